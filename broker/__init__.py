@@ -1,0 +1,1 @@
+"""A least-privilege access broker between support tools and customer records."""

@@ -1,0 +1,78 @@
+"""The one embedded PostgreSQL server of a test run, and fresh databases on it."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import asyncpg
+import pytest
+
+from broker.database import migrate
+from broker.dev.postgres import EmbeddedPostgres
+
+ROLES_SQL = Path(__file__).parent.parent / "deploy" / "roles.sql"
+LOGIN_ROLES = ("broker_owner", "broker_access", "broker_admin", "broker_feed", "broker_reader", "broker_auditor")
+TEMPLATE = "broker_template"
+
+
+@dataclass(frozen=True)
+class Database:
+    """One fresh database with roles and migrations in place, empty otherwise."""
+
+    server: EmbeddedPostgres
+    name: str
+
+    def dsn(self, role: str = "postgres") -> str:
+        """Gives the DSN of a role of deploy/roles.sql, or of the superuser."""
+        return self.server.dsn(self.name, role, None if role == "postgres" else f"{role}-pw")
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[EmbeddedPostgres]:
+    """Starts the server once; fsync is off here, tests of durability start their own."""
+    parent = Path(tempfile.mkdtemp(prefix="broker-tests-"))
+    parent.chmod(0o711)
+    postgres = EmbeddedPostgres(parent / "pg", fsync=False)
+    postgres.start()
+    try:
+        asyncio.run(_make_template(postgres))
+        yield postgres
+    finally:
+        postgres.remove()
+        shutil.rmtree(parent, ignore_errors=True)
+
+
+async def _make_template(postgres: EmbeddedPostgres) -> None:
+    conn = await asyncpg.connect(postgres.dsn())
+    try:
+        await conn.execute(f"CREATE DATABASE {TEMPLATE}")
+    finally:
+        await conn.close()
+    conn = await asyncpg.connect(postgres.dsn(TEMPLATE))
+    try:
+        await conn.execute(ROLES_SQL.read_text("utf-8"))
+        for role in LOGIN_ROLES:
+            await conn.execute(f"ALTER ROLE {role} LOGIN PASSWORD '{quote(role)}-pw'")
+    finally:
+        await conn.close()
+    await migrate(postgres.dsn(TEMPLATE, "broker_owner", "broker_owner-pw"))
+
+
+@pytest.fixture
+async def database(server: EmbeddedPostgres) -> AsyncIterator[Database]:
+    """Gives a fresh database, dropped afterwards."""
+    name = f"t_{secrets.token_hex(6)}"
+    conn = await asyncpg.connect(server.dsn())
+    try:
+        await conn.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+        yield Database(server, name)
+        await conn.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    finally:
+        await conn.close()
