@@ -1,0 +1,1 @@
+"""The broker's protocol, generated from proto/broker/v1 by proto/generate.py; never edit."""
