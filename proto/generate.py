@@ -2,6 +2,8 @@
 
     .venv/bin/python proto/generate.py            # writes broker/v1
     .venv/bin/python proto/generate.py --check    # names what is stale, exit 1
+
+The check is also a test, tests/structure/test_generated.py.
 """
 
 from __future__ import annotations
