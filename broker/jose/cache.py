@@ -1,0 +1,57 @@
+"""What was verified once, by the digest of the token's text; expiry is never part of it.
+
+Only the signature's check is remembered. Whoever uses an entry looks at the clock, and at whatever
+else can change, each time; an entry whose key has gone is no entry.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from typing import Generic, TypeVar
+
+from broker.jose.keyset import Key, KeySet
+
+T = TypeVar("T")
+
+CAPACITY = 8192
+"""Tokens remembered; at about 2 KiB each this bounds a worker's share to 16 MiB."""
+
+
+class VerifiedCache(Generic[T]):
+    """A bounded map from token text to what verifying it gave; least recently used goes first.
+
+    Not for use from several threads: it lives on the event loop.
+    """
+
+    def __init__(self, capacity: int = CAPACITY) -> None:
+        """Makes an empty cache."""
+        self._capacity = capacity
+        self._entries: OrderedDict[bytes, tuple[Key, T]] = OrderedDict()
+
+    def get(self, token: str, keys: KeySet) -> T | None:
+        """Gives what was remembered, if the key that signed is still among `keys`."""
+        digest = _digest(token)
+        entry = self._entries.get(digest)
+        if entry is None:
+            return None
+        key, value = entry
+        if not keys.holds(key):
+            del self._entries[digest]
+            return None
+        self._entries.move_to_end(digest)
+        return value
+
+    def put(self, token: str, key: Key, value: T) -> None:
+        """Remembers what verifying a token gave."""
+        self._entries[_digest(token)] = (key, value)
+        if len(self._entries) > self._capacity:
+            self._entries.popitem(last=False)
+
+    def __len__(self) -> int:
+        """Counts the entries."""
+        return len(self._entries)
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
