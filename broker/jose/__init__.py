@@ -12,9 +12,17 @@ Invariants:
 """
 
 from broker.jose.cache import VerifiedCache
-from broker.jose.claims import CLOCK_SKEW, Claims
+from broker.jose.claims import CLOCK_SKEW, Claims, check_window
 from broker.jose.compact import FORBIDDEN_HEADERS, MAX_TOKEN_BYTES, Unverified, Verified, peek, read
-from broker.jose.keyset import Key, KeyFile, KeySet, KeySetInvalidError
+from broker.jose.keyset import (
+    Key,
+    KeyFile,
+    KeySet,
+    KeySetInvalidError,
+    key_from_public,
+    public_jwk,
+    thumbprint,
+)
 
 __all__ = [
     "CLOCK_SKEW",
@@ -28,6 +36,10 @@ __all__ = [
     "Unverified",
     "Verified",
     "VerifiedCache",
+    "check_window",
+    "key_from_public",
     "peek",
+    "public_jwk",
     "read",
+    "thumbprint",
 ]

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from broker.jose.keyset import Key, KeySet
+from broker.jose.keyset import Key
 
 T = TypeVar("T")
 
@@ -24,23 +25,28 @@ class VerifiedCache(Generic[T]):
     Not for use from several threads: it lives on the event loop.
     """
 
-    def __init__(self, capacity: int = CAPACITY) -> None:
-        """Makes an empty cache."""
+    def __init__(self, still_good: Callable[[Key, T], bool], capacity: int = CAPACITY) -> None:
+        """Makes an empty cache.
+
+        Args:
+            still_good: asked on every use; says whether the key that signed is still in force.
+            capacity: most entries.
+        """
+        self._still_good = still_good
         self._capacity = capacity
         self._entries: OrderedDict[bytes, tuple[Key, T]] = OrderedDict()
 
-    def get(self, token: str, keys: KeySet) -> T | None:
-        """Gives what was remembered, if the key that signed is still among `keys`."""
+    def get(self, token: str) -> T | None:
+        """Gives what was remembered, if the key that signed is still in force."""
         digest = _digest(token)
         entry = self._entries.get(digest)
         if entry is None:
             return None
-        key, value = entry
-        if not keys.holds(key):
+        if not self._still_good(*entry):
             del self._entries[digest]
             return None
         self._entries.move_to_end(digest)
-        return value
+        return entry[1]
 
     def put(self, token: str, key: Key, value: T) -> None:
         """Remembers what verifying a token gave."""

@@ -59,14 +59,11 @@ class Claims(Mapping[str, Json]):
         return self.text(name, max_length=max_length) if name in self._members else None
 
     def texts(self, name: str) -> tuple[str, ...]:
-        """Gives a claim that must be a list of non-blank strings, none twice."""
+        """Gives a claim that must be a list of non-blank strings."""
         value = self._required(name)
         if not isinstance(value, list) or len(value) > MAX_LIST:
             raise TokenInvalidError(cause=f"claim {name} is not a list of texts")
-        found = tuple(_text(item, name, MAX_TEXT) for item in value)
-        if len(set(found)) != len(found):
-            raise TokenInvalidError(cause=f"claim {name} repeats an entry")
-        return found
+        return tuple(_text(item, name, MAX_TEXT) for item in value)
 
     def optional_texts(self, name: str) -> tuple[str, ...]:
         """Gives a claim that is absent (no entries) or a list of non-blank strings."""
