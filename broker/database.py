@@ -41,7 +41,7 @@ UNREACHABLE: tuple[type[BaseException], ...] = (
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.LockNotAvailableError,
-    asyncpg.SystemError,
+    asyncpg.PostgresSystemError,
 )
 """What says that the database, not the statement, is at fault."""
 
@@ -52,7 +52,7 @@ class Queries:
     def __init__(self, noun: str) -> None:
         """Reads the file that ships with the package."""
         text = files("broker").joinpath("sql", f"{noun}.sql").read_text("utf-8")
-        loaded = aiosql.from_str(text, "asyncpg")
+        loaded = aiosql.from_str(text, "asyncpg", mandatory_parameters=False)
         self._sql = {name: getattr(loaded, name).sql for name in loaded.available_queries}
 
     def __getattr__(self, name: str) -> str:
@@ -116,6 +116,7 @@ async def open_pool(
             max_size=max_size,
             timeout=CONNECT_TIMEOUT,
             command_timeout=statement_timeout + 1.0,
+            reset=_reset,
             server_settings={
                 "application_name": name,
                 "statement_timeout": millis,
@@ -126,6 +127,13 @@ async def open_pool(
                 **(settings or {}),
             },
         )
+
+
+async def _reset(conn: asyncpg.Connection) -> None:
+    """Leaves a released connection as it is: nobody sets anything on a session, so there is
+    nothing to wipe, and asyncpg's own reset would cost a round trip a call."""
+    if conn.is_in_transaction():
+        await conn.reset()
 
 
 @contextlib.contextmanager
@@ -192,15 +200,19 @@ class Batch(Generic[T, R]):
         self._waiting: list[tuple[T, asyncio.Future[R]]] = []
         self._task: asyncio.Task[None] | None = None
 
-    async def submit(self, item: T) -> R:
-        """Waits until the item's own flush is through and gives its own result."""
+    def enqueue(self, item: T) -> asyncio.Future[R]:
+        """Takes an item into the next flush; the future gets the item's own result."""
         if len(self._waiting) >= self._backlog:
             raise self._refused()
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run())
-        return await future
+        return future
+
+    async def submit(self, item: T) -> R:
+        """Waits until the item's own flush is through and gives its own result."""
+        return await self.enqueue(item)
 
     async def drain(self) -> None:
         """Waits until nothing is under way."""

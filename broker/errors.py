@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import ClassVar
+from uuid import UUID
 
 
 class BrokerError(Exception):
@@ -39,6 +40,7 @@ class BrokerError(Exception):
         self.field = field
         self.metadata = dict(metadata or {})
         self.detail = detail
+        self.decision_id: UUID | None = None  # set once the refusal is on record
 
     @property
     def sentence(self) -> str:
@@ -138,6 +140,13 @@ class DecisionNotFoundError(BrokerError):
 
     code = "NOT_FOUND"
     reason = "DECISION_NOT_FOUND"
+
+
+class GrantNotFoundError(BrokerError):
+    """No grant of yours has that id."""
+
+    code = "NOT_FOUND"
+    reason = "GRANT_NOT_FOUND"
 
 
 class EventConflictError(BrokerError):

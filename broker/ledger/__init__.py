@@ -1,0 +1,28 @@
+"""The durable record: events, group commit, receipts."""
+
+from broker.ledger.denials import DenialRate
+from broker.ledger.events import Event, EventIds, EventKind, GrantAppend, ReadAppend, head, rest_of
+from broker.ledger.receipt import Receipt, leaf_hash, node_hash, receipts, root_and_paths
+from broker.ledger.store import GrantStore, StoredGrant
+from broker.ledger.writer import Ledger, Verdict, append_events
+
+__all__ = [
+    "DenialRate",
+    "Event",
+    "EventIds",
+    "EventKind",
+    "GrantAppend",
+    "GrantStore",
+    "Ledger",
+    "ReadAppend",
+    "Receipt",
+    "StoredGrant",
+    "Verdict",
+    "append_events",
+    "head",
+    "leaf_hash",
+    "node_hash",
+    "receipts",
+    "rest_of",
+    "root_and_paths",
+]

@@ -1,0 +1,232 @@
+"""Group commit: what arrives together is appended in one transaction, each waits for its own.
+
+Invariants:
+- a verdict leaves `Ledger` only after its event is durable, or not at all;
+- an event's id is its idempotency key: after a broken commit we read back before we write again;
+- one bad row never fails its neighbours: a failed group is appended one by one;
+- an item submitted after a flush began is in the next one, so its ground is looked at after it arrived.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from broker.database import Batch, Connection, connection, queries, transaction
+from broker.errors import DatabaseUnavailableError, LedgerUnavailableError
+from broker.ledger.events import Event, GrantAppend, ReadAppend
+from broker.ledger.receipt import Receipt, receipts
+
+Q = queries("ledger")
+
+GROUP_LIMIT = 128
+"""Most events of one transaction: beyond it the first waiters would wait for the last ones' work."""
+
+BACKLOG = 4096
+"""Most events waiting; beyond it callers are refused, so a slow disk never fills our memory."""
+
+READ_BACK_TRIES = 3
+"""How often a broken commit is looked up before its callers hear UNAVAILABLE."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the append said: reason "" is yes; STALE reasons mean "decide again", nothing stored."""
+
+    reason: str
+    receipt: Receipt | None = None
+    free_time: datetime | None = None
+    row: Any = None  # of create_grant: the grant as it stands
+
+
+Item = ReadAppend | GrantAppend | Event
+
+
+class Ledger:
+    """The append-only record of every grant, read and refusal."""
+
+    def __init__(
+        self,
+        pool: asyncpg.Pool,
+        sign_root: Callable[[bytes, int], str],
+        *,
+        on_group: Callable[[int], None] = lambda _: None,
+        on_failure: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Takes the broker_access pool, the signer of roots and two observers.
+
+        Args:
+            pool: connections as broker_access.
+            sign_root: gives a compact JWS over root and size.
+            on_group: told the size of each committed group.
+            on_failure: told the kind of each failed append.
+        """
+        self._pool = pool
+        self._sign_root = sign_root
+        self._on_group = on_group
+        self._on_failure = on_failure
+        self._batch: Batch[Item, Verdict] = Batch(
+            self._flush,
+            limit=GROUP_LIMIT,
+            backlog=BACKLOG,
+            refused=lambda: LedgerUnavailableError(cause="backlog full"),
+        )
+
+    async def append(self, item: Item) -> Verdict:
+        """Appends one item with whatever else is waiting; returns once it is durable.
+
+        Raises:
+            LedgerUnavailableError: it is not known to be durable; nothing may be released on it.
+        """
+        return await self._batch.submit(item)
+
+    def enqueue(self, item: Item) -> asyncio.Future[Verdict]:
+        """Does the same without waiting, for a caller who has work to do beside it."""
+        return self._batch.enqueue(item)
+
+    async def drain(self) -> None:
+        """Waits until everything submitted is through."""
+        await self._batch.drain()
+
+    async def ready(self) -> str:
+        """Tells what keeps the ledger from taking events, or ""."""
+        async with connection(self._pool) as conn:
+            row = await conn.fetchrow(Q.ready)
+        if not row["writable"]:
+            return "the database is a standby"
+        return "" if row["partitions"] else "ledger partitions are missing; run `broker migrate`"
+
+    async def _flush(self, items: Sequence[Item]) -> Sequence[Verdict | BaseException]:
+        try:
+            verdicts: list[Verdict | BaseException] = list(await self._commit(items))
+        except (DatabaseUnavailableError, asyncpg.UniqueViolationError) as exc:
+            # The commit may be durable all the same: ask before anybody writes again.
+            return await self._after_broken_commit(items, exc)
+        except asyncpg.PostgresError as exc:
+            self._on_failure(type(exc).__name__)
+            if len(items) == 1:
+                return [LedgerUnavailableError(cause=type(exc).__name__)]
+            return [(await self._flush([item]))[0] for item in items]
+        else:
+            self._on_group(len(items))
+            return verdicts
+
+    async def _commit(self, items: Sequence[Item]) -> list[Verdict]:
+        reads = [item for item in items if isinstance(item, ReadAppend)]
+        if len(reads) == len(items):  # one statement is its own transaction: no BEGIN, no COMMIT
+            async with connection(self._pool) as conn:
+                rows = await self._append_reads(conn, reads)
+            return self._verdicts(items, {r.id: row for r, row in zip(reads, rows, strict=True)})
+        async with transaction(self._pool) as conn:
+            found: dict[UUID, Any] = {}
+            if reads:
+                rows = await self._append_reads(conn, reads)
+                found.update({r.id: row for r, row in zip(reads, rows, strict=True)})
+            if events := [item for item in items if isinstance(item, Event)]:
+                by_id = {row["id"]: row for row in await append_events(conn, events)}
+                found.update({e.id: {"reason": "", "leaf": by_id[e.id]["leaf"]} for e in events})
+            for item in items:
+                if isinstance(item, GrantAppend):
+                    found[item.id] = await self._create_grant(conn, item)
+        return self._verdicts(items, found)
+
+    def _verdicts(self, items: Sequence[Item], rows: dict[UUID, Any]) -> list[Verdict]:
+        leaves = [leaf for item in items if (leaf := rows[item.id]["leaf"]) is not None]
+        proofs = iter(receipts(leaves, self._sign_root)) if leaves else iter(())
+        verdicts = []
+        for item in items:
+            row = rows[item.id]
+            receipt = next(proofs) if row["leaf"] is not None else None
+            free_time = row["free_time"] if not isinstance(item, Event) else None
+            verdicts.append(
+                Verdict(row["reason"], receipt, free_time, row if isinstance(item, GrantAppend) else None)
+            )
+        return verdicts
+
+    async def _after_broken_commit(
+        self, items: Sequence[Item], error: BaseException
+    ) -> Sequence[Verdict | BaseException]:
+        """Finds out which items are durable; the others are refused, never assumed.
+
+        A grant that turns out durable is refused too: its caller repeats the request by its
+        request id and gets the grant that stands.
+        """
+        self._on_failure(type(error).__name__)
+        stored: dict[UUID, Any] | None = None
+        for _ in range(READ_BACK_TRIES):
+            try:
+                async with connection(self._pool) as conn:
+                    rows = await conn.fetch(Q.read_back, [item.id for item in items])
+                stored = {row["id"]: row for row in rows}
+                break
+            except DatabaseUnavailableError:
+                continue
+        failed = LedgerUnavailableError(cause=f"append failed: {type(error).__name__}")
+        if stored is None:
+            return [failed] * len(items)
+        results: list[Verdict | BaseException] = []
+        for item in items:
+            row = stored.get(item.id)
+            if row is None or isinstance(item, GrantAppend):
+                results.append(failed)
+            else:
+                proof = receipts([row["leaf"]], self._sign_root)[0]
+                results.append(Verdict(row["reason"], proof))
+        return results
+
+    async def _append_reads(self, conn: Connection, reads: Sequence[ReadAppend]) -> list[Any]:
+        return await conn.fetch(
+            Q.append_reads,
+            [r.id for r in reads],
+            [r.grant_id for r in reads],
+            [r.agent for r in reads],
+            [r.tool for r in reads],
+            [r.trace_id for r in reads],
+            [r.facts_version for r in reads],
+            [r.present for r in reads],
+            [r.policy_version for r in reads],
+            [r.per_hour for r in reads],
+            [r.per_day for r in reads],
+            [r.head for r in reads],
+        )
+
+    async def _create_grant(self, conn: Connection, g: GrantAppend) -> Any:
+        return await conn.fetchrow(
+            Q.create_grant, g.id, g.grant_id, g.request_id, g.request_hash, g.agent, g.tool, g.thumbprint,
+            g.ticket_id, g.customer_id, g.customer_pseudonym, g.ticket_pseudonym, g.purpose, g.audience,
+            list(g.fields), list(g.levels), g.answer, g.policy_version, g.facts_version, g.present, g.seconds,
+            g.per_hour, g.per_day, g.trace_id, g.head,
+        )  # fmt: skip
+
+
+async def append_events(
+    conn: Connection, events: Sequence[Event], *, statement: str = Q.append_events
+) -> list[Any]:
+    """Appends events that need no ground, inside the caller's transaction.
+
+    Args:
+        conn: a connection as broker_access; as broker_admin with `statement=Q.append_any`.
+        events: what to append.
+        statement: which door of the database to use.
+    """
+    return await conn.fetch(
+        statement,
+        [e.id for e in events],
+        [e.kind.value for e in events],
+        [e.agent for e in events],
+        [e.tool for e in events],
+        [e.grant_id for e in events],
+        [e.trace_id for e in events],
+        [e.customer for e in events],
+        [e.ticket for e in events],
+        [e.outcome for e in events],
+        [e.reason for e in events],
+        [int(e.policy_version) if e.policy_version else None for e in events],
+        [e.head for e in events],
+    )

@@ -1,0 +1,67 @@
+-- name: append_reads
+-- Appends a group of reads; gives reason, leaf and free_time per read.
+SELECT ord, reason, leaf, free_time
+FROM broker.append_reads(
+    $1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::boolean[], $8::bigint[],
+    $9::integer[], $10::integer[], $11::bytea[]
+)
+ORDER BY ord;
+
+-- name: append_events
+-- Appends events that need no ground.
+SELECT id, leaf
+FROM broker.append_events(
+    $1::uuid[], $2::text[], $3::text[], $4::text[], $5::uuid[], $6::text[], $7::text[], $8::text[], $9::text[],
+    $10::text[], $11::bigint[], $12::bytea[]
+);
+
+-- name: append_any
+-- Appends administrative events, inside the caller's transaction.
+SELECT id, leaf, record_time
+FROM broker.append_any(
+    $1::uuid[], $2::text[], $3::text[], $4::text[], $5::uuid[], $6::text[], $7::text[], $8::text[], $9::text[],
+    $10::text[], $11::bigint[], $12::bytea[]
+);
+
+-- name: create_grant
+-- Creates one grant with its pass and its event.
+SELECT
+    reason, grant_id, decision_id, create_time, expire_time, pass, answer, policy_version, trace_id, leaf, free_time
+FROM broker.create_grant(
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14::text[], $15::text[], $16::jsonb, $17, $18, $19,
+    $20, $21, $22, $23, $24
+);
+
+-- name: open_grant
+-- Opens an agent's own grant.
+SELECT
+    pass, purpose, customer_pseudonym, ticket_pseudonym, ticket_id, fields, levels, expire_time, trace_id
+FROM broker.open_grant($1, $2);
+
+-- name: grant_status
+-- Tells whether a grant is usable now.
+SELECT ticket_id, expire_time FROM broker.grant_status($1, $2);
+
+-- name: revoke_own_grant
+-- Revokes an agent's own grant with its event.
+SELECT revoke_time FROM broker.revoke_own_grant($1, $2, $3, $4, $5, $6);
+
+-- name: read_back
+-- Asks what became of events whose commit answered with an error.
+SELECT id, reason, leaf FROM broker.read_back($1::uuid[]);
+
+-- name: own_event
+-- Fetches an agent's own event.
+SELECT leaf FROM broker.own_event($1, $2);
+
+-- name: ready
+-- Tells whether the ledger could take an event now and the day after tomorrow.
+SELECT broker.partitions_ready() AS partitions, NOT pg_is_in_recovery() AS writable;
+
+-- name: ensure_partitions
+-- Makes the partitions of the coming months.
+SELECT broker.ensure_partitions();
+
+-- name: purge
+-- Forgets ended grants and old budget rows.
+SELECT broker.purge();
