@@ -1,0 +1,101 @@
+"""The client library for builders of support tools.
+
+    from broker.client import BrokerClient, token_file
+
+    async with BrokerClient("broker:8443", ca_file="ca.pem", cert_file="tool.pem", key_file="tool.key",
+                            token_source=token_file("agent.jwt")) as client:
+        record = await client.read("T-1", ["customer.name", "customer.email"], purpose="resolve-ticket")
+        for field in record:
+            print(field.name, field.state, field.value)
+
+Grants are created on the way, kept, and renewed when they run out. Stands apart from the broker:
+imports its protocol (`broker.v1`) and nothing else of it.
+"""
+
+from broker.client.access import BrokerClient
+from broker.client.administration import AdminClient, FeedClient
+from broker.client.errors import (
+    AgentSuspendedError,
+    BrokenBrokerError,
+    BrokerCallError,
+    BudgetExceededError,
+    ClientError,
+    DeniedError,
+    ExhaustedError,
+    FeedStaleError,
+    FieldNotGrantedError,
+    InvalidRequestError,
+    NotFoundError,
+    PolicyDeniedError,
+    ReceiptInvalidError,
+    TicketClosedError,
+    TicketDeniedError,
+    TimedOutError,
+    TokenInvalidError,
+    TokenSourceError,
+    UnauthenticatedError,
+    UnavailableError,
+)
+from broker.client.receipts import VerifiedReceipt, verify_receipt
+from broker.client.tokens import TokenSource, token_command, token_file
+from broker.client.values import (
+    AgentName,
+    AssignedTicket,
+    Explanation,
+    FieldState,
+    FieldValue,
+    Grant,
+    GrantedField,
+    GrantStatus,
+    Heartbeat,
+    Receipt,
+    Record,
+    Resync,
+    Revocation,
+    Suspension,
+)
+
+__all__ = [
+    "AdminClient",
+    "AgentName",
+    "AgentSuspendedError",
+    "AssignedTicket",
+    "BrokenBrokerError",
+    "BrokerCallError",
+    "BrokerClient",
+    "BudgetExceededError",
+    "ClientError",
+    "DeniedError",
+    "ExhaustedError",
+    "Explanation",
+    "FeedClient",
+    "FeedStaleError",
+    "FieldNotGrantedError",
+    "FieldState",
+    "FieldValue",
+    "Grant",
+    "GrantStatus",
+    "GrantedField",
+    "Heartbeat",
+    "InvalidRequestError",
+    "NotFoundError",
+    "PolicyDeniedError",
+    "Receipt",
+    "ReceiptInvalidError",
+    "Record",
+    "Resync",
+    "Revocation",
+    "Suspension",
+    "TicketClosedError",
+    "TicketDeniedError",
+    "TimedOutError",
+    "TokenInvalidError",
+    "TokenSource",
+    "TokenSourceError",
+    "UnauthenticatedError",
+    "UnavailableError",
+    "VerifiedReceipt",
+    "token_command",
+    "token_file",
+    "verify_receipt",
+]

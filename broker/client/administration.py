@@ -1,0 +1,176 @@
+"""The clients of the admin port: containment, and the helpdesk's feed.
+
+Invariants:
+- no agent's token here: the client certificate alone says who calls;
+- events travel as the helpdesk signed them; nothing is signed or changed on the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from pathlib import Path
+from typing import Self
+
+from broker.client import wire
+from broker.client.channel import DEFAULT_TIMEOUT, BrokerChannel, Identity
+from broker.client.errors import ClientError
+from broker.client.values import AgentName, Heartbeat, Resync, Revocation, Suspension
+from broker.v1 import (
+    containment_service_pb2,
+    containment_service_pb2_grpc,
+    ticket_feed_service_pb2,
+    ticket_feed_service_pb2_grpc,
+)
+
+MOST_EVENTS = 500
+"""Events of one call, as the protocol allows."""
+
+RESYNC_TIMEOUT = 300.0
+"""Seconds for a whole snapshot."""
+
+
+class _AdminPort:
+    """A channel to the admin port under one client certificate."""
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        ca_file: Path | str,
+        cert_file: Path | str,
+        key_file: Path | str,
+        timeout: float = DEFAULT_TIMEOUT,
+        server_name: str = "",
+    ) -> None:
+        """Takes where to and as whom.
+
+        Args:
+            target: `host:port` of the admin port.
+            ca_file: authority of the broker's certificate, PEM.
+            cert_file: the caller's certificate, PEM.
+            key_file: its private key, PEM.
+            timeout: seconds a call may take, retries included.
+            server_name: name in the broker's certificate where it differs from the target's host.
+        """
+        identity = Identity(Path(ca_file), Path(cert_file), Path(key_file))
+        self._channel = BrokerChannel(target, identity, timeout=timeout, server_name=server_name)
+
+    async def __aenter__(self) -> Self:
+        await self._channel.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._channel.__aexit__()
+
+
+class AdminClient(_AdminPort):
+    """Stops agents at once, for incident responders."""
+
+    async def __aenter__(self) -> Self:
+        await super().__aenter__()
+        self._stub = containment_service_pb2_grpc.ContainmentServiceStub(self._channel.grpc_channel)
+        return self
+
+    async def suspend(self, agent: AgentName, *, reason: str) -> Suspension:
+        """Suspends an agent; their next grant or read is refused on every replica."""
+        request = containment_service_pb2.SuspendAgentRequest(agent=wire.agent_ref(agent), reason=reason)
+        answer = await self._channel.call(lambda left: self._stub.SuspendAgent(request, timeout=left))
+        return wire.suspension(answer.suspension)
+
+    async def reinstate(self, agent: AgentName, *, reason: str) -> str:
+        """Ends a suspension; gives the decision id."""
+        request = containment_service_pb2.ReinstateAgentRequest(agent=wire.agent_ref(agent), reason=reason)
+        answer = await self._channel.call(lambda left: self._stub.ReinstateAgent(request, timeout=left))
+        return answer.decision_id
+
+    async def revoke_grants(
+        self, *, agent: AgentName | None = None, ticket_id: str = "", grant_id: str = "", reason: str
+    ) -> Revocation:
+        """Revokes the live grants of an agent, on a ticket, or one; name exactly one of them."""
+        if (agent is not None) + bool(ticket_id) + bool(grant_id) != 1:
+            raise ClientError("name exactly one of agent, ticket and grant")
+        request = containment_service_pb2.RevokeGrantsRequest(reason=reason)
+        if agent is not None:
+            request.agent.CopyFrom(wire.agent_ref(agent))
+        elif ticket_id:
+            request.ticket_id = ticket_id
+        else:
+            request.grant_id = grant_id
+        # Not repeated: the second answer would count what the first one has left.
+        answer = await self._channel.call(
+            lambda left: self._stub.RevokeGrants(request, timeout=left), safe=False
+        )
+        return wire.revocation(answer)
+
+    async def suspensions(self, *, ended: bool = False, page_size: int = 0) -> AsyncIterator[Suspension]:
+        """Goes through the suspensions in force, or all that ever were, newest first."""
+        page_token = ""
+        while True:
+            request = containment_service_pb2.ListSuspensionsRequest(
+                include_ended=ended, page_size=page_size, page_token=page_token
+            )
+            answer = await self._list(request)
+            for suspension in answer.suspensions:
+                yield wire.suspension(suspension)
+            page_token = answer.next_page_token
+            if not page_token:
+                return
+
+    async def _list(
+        self, request: containment_service_pb2.ListSuspensionsRequest
+    ) -> containment_service_pb2.ListSuspensionsResponse:
+        return await self._channel.call(lambda left: self._stub.ListSuspensions(request, timeout=left))
+
+
+class FeedClient(_AdminPort):
+    """Brings a helpdesk's signed events to the broker; every call is safe to repeat."""
+
+    async def __aenter__(self) -> Self:
+        await super().__aenter__()
+        self._stub = ticket_feed_service_pb2_grpc.TicketFeedServiceStub(self._channel.grpc_channel)
+        return self
+
+    async def publish(self, events: Sequence[str]) -> list[str]:
+        """Publishes events in the order of their `seq`.
+
+        Returns:
+            What became of each: `applied`, `duplicate` or `superseded`.
+        """
+        outcomes: list[str] = []
+        for start in range(0, len(events), MOST_EVENTS):
+            outcomes += await self._publish(events[start : start + MOST_EVENTS])
+        return outcomes
+
+    async def _publish(self, events: Sequence[str]) -> list[str]:
+        request = ticket_feed_service_pb2.PublishEventsRequest(events=events)
+        answer = await self._channel.call(lambda left: self._stub.PublishEvents(request, timeout=left))
+        return [
+            ticket_feed_service_pb2.EventOutcome.Name(o).removeprefix("EVENT_OUTCOME_").lower()
+            for o in answer.outcomes
+        ]
+
+    async def heartbeat(self, heartbeat: str) -> Heartbeat:
+        """Says that the feed is alive; the answer says whether events are missing."""
+        request = ticket_feed_service_pb2.SendHeartbeatRequest(heartbeat=heartbeat)
+        answer = await self._channel.call(lambda left: self._stub.SendHeartbeat(request, timeout=left))
+        stale = wire.time(answer.stale_time) if answer.HasField("stale_time") else None
+        return Heartbeat(answer.resync_needed, answer.contiguous_seq, stale)
+
+    async def resync(self, events: Iterable[str]) -> Resync:
+        """Replaces what the broker knows of all open tickets; all or nothing.
+
+        Args:
+            events: `ticket` events, and as the last one `snapshot-end`.
+        """
+        everything = list(events)
+
+        async def parts() -> AsyncIterator[ticket_feed_service_pb2.ResyncTicketsRequest]:
+            for start in range(0, len(everything), MOST_EVENTS):
+                yield ticket_feed_service_pb2.ResyncTicketsRequest(
+                    events=everything[start : start + MOST_EVENTS]
+                )
+
+        answer = await self._channel.call(
+            lambda left: self._stub.ResyncTickets(parts(), timeout=left), timeout=RESYNC_TIMEOUT
+        )
+        return Resync(answer.tickets, answer.closed, answer.contiguous_seq)
