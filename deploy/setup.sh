@@ -72,7 +72,7 @@ say "installing $total locked packages (a minute or two the first time)"
 "
         case $line in
         "done: installed") result=0 ;;
-        Collecting* | "Requirement already satisfied"*)
+        Collecting* | Processing* | "Requirement already satisfied"*)
             seen=$((seen + 1))
             [ $((seen % 15)) -ne 0 ] || say "  $seen of about $total"
             ;;

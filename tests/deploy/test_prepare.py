@@ -1,0 +1,136 @@
+"""What prepare.py makes for Compose is what PostgreSQL, the broker and the tools accept."""
+
+import importlib.util
+import ssl
+import tomllib
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from broker.settings import SERVE_NEEDS, read_settings
+from tests.conftest import LOGIN_ROLES
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+
+
+@pytest.fixture(scope="module")
+def module():
+    spec = importlib.util.spec_from_file_location("prepare", DEPLOY / "prepare.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def folder(module, tmp_path, monkeypatch):
+    monkeypatch.setattr(module.os, "chown", lambda *_: None)
+    assert module.main(tmp_path) == 0
+    return tmp_path
+
+
+def certificate(path):
+    return x509.load_pem_x509_certificate(path.read_bytes())
+
+
+def test_serve_accepts_the_settings(folder, monkeypatch):
+    """The settings file is complete and each setting in it is known."""
+    monkeypatch.setenv("BROKER_CONFIG", str(folder / "broker" / "broker.toml"))
+
+    settings = read_settings(*SERVE_NEEDS)
+
+    assert settings.reflection is False
+    assert not settings.owner_dsn
+
+
+def test_migrate_accepts_its_settings(folder, monkeypatch):
+    """The migration's container holds the owner's DSN and no other."""
+    monkeypatch.setenv("BROKER_CONFIG", str(folder / "migrate" / "migrate.toml"))
+
+    settings = read_settings("owner_dsn")
+
+    assert not settings.dsn
+
+
+def test_settings_name_mounted_files(folder, module):
+    """Each file that the settings name is in the folder mounted beside them."""
+
+    def named(value):
+        if isinstance(value, dict):
+            return [n for v in value.values() for n in named(v)]
+        if isinstance(value, list):
+            return [n for v in value for n in named(v)]
+        text = str(value)
+        return [Path(text).name] if text.startswith(module.MOUNT) else []
+
+    names = named(tomllib.loads((folder / "broker" / "broker.toml").read_text("utf-8")))
+
+    assert names
+    assert [n for n in names if not (folder / "broker" / n).is_file()] == []
+
+
+@pytest.mark.parametrize("path", ["broker/server", "postgres/server"])
+def test_server_certificates(folder, path):
+    """A server's certificate chains to the authority, is for servers and loads with its key."""
+    context = ssl.create_default_context(cafile=folder / "tools" / "ca.crt")
+    context.load_cert_chain(folder / f"{path}.crt", folder / f"{path}.key")
+    leaf = certificate(folder / f"{path}.crt")
+    leaf.verify_directly_issued_by(certificate(folder / "tools" / "ca.crt"))
+
+    usage = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert list(usage) == [ExtendedKeyUsageOID.SERVER_AUTH]
+
+
+@pytest.mark.parametrize("path", ["tool/helpdesk", "admin/operator", "feed/helpdesk"])
+def test_client_certificates(folder, module, path):
+    """A client's certificate names exactly one SPIFFE id and is for clients alone."""
+    leaf = certificate(folder / "tools" / f"{path.replace('/', '-')}.crt")
+    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    usage = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+
+    assert [n.value for n in names] == [f"spiffe://{module.TRUST_DOMAIN}/{path}"]
+    assert list(usage) == [ExtendedKeyUsageOID.CLIENT_AUTH]
+
+
+def test_every_role_gets_a_password(folder, module):
+    """Each login role of roles.sql has a password of its own."""
+    lines = (folder / "postgres" / "passwords.sql").read_text("utf-8").splitlines()
+
+    assert {line.split()[2] for line in lines} == set(module.ROLES) == set(LOGIN_ROLES)
+    assert len({line.split("'")[1] for line in lines}) == len(lines)
+
+
+def test_brokers_get_no_private_key_but_their_own(folder):
+    """Neither the authority's key nor an issuer's reaches the brokers' volume."""
+    keys = [p for p in (folder / "broker").iterdir() if "PRIVATE" in p.read_text("utf-8")]
+
+    assert [p.name for p in keys] == ["server.key"]
+    assert load_pem_private_key(keys[0].read_bytes(), None).curve.name == "secp256r1"
+
+
+def test_files_are_private(folder):
+    """Only the owner reads what was made."""
+    loose = [p for p in folder.rglob("*") if p.name != "complete" and p.stat().st_mode & 0o077]
+
+    assert loose == []
+
+
+def test_second_run_changes_nothing(folder, module):
+    """Starting again keeps passwords and keys."""
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+    assert module.main(folder) == 0
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+
+
+def test_died_half_way(folder, module):
+    """A run that died before its end is made anew as a whole, so that nothing mixes."""
+    (folder / "tools" / "complete").unlink()
+    before = (folder / "broker" / "ca.crt").read_bytes()
+
+    assert module.main(folder) == 0
+    now = {(folder / name / "ca.crt").read_bytes() for name in ("broker", "migrate", "tools")}
+    assert len(now) == 1
+    assert before not in now
