@@ -109,11 +109,7 @@ class SigningKeys:
 
     def sign(self, header: Mapping[str, str], claims: Mapping[str, object]) -> str:
         """Signs claims as a compact JWS; `alg` and `kid` are put into the header."""
-        signer = self._signing()
-        full = {"alg": ALGORITHM, **header, "kid": signer.kid}
-        signing_input = f"{_segment(full)}.{_segment(claims)}"
-        signature = signer.sign(signing_input.encode("ascii"))
-        return f"{signing_input}.{_base64url(signature)}"
+        return sign_compact(self._signing(), header, claims)
 
     def sign_bytes(self, label: str, data: bytes) -> tuple[str, bytes]:
         """Signs bytes for one purpose; gives the key's id and the signature.
@@ -200,6 +196,13 @@ class SigningKeys:
 
     def _file_signer(self, key: KeyInfo) -> Signer:
         return FileSigner(key.kid, self._folder.private_key(key.kid))
+
+
+def sign_compact(signer: Signer, header: Mapping[str, str], claims: Mapping[str, object]) -> str:
+    """Signs claims as a compact JWS with any signer; `alg` and `kid` are put into the header."""
+    full = {"alg": ALGORITHM, **header, "kid": signer.kid}
+    signing_input = f"{_segment(full)}.{_segment(claims)}"
+    return f"{signing_input}.{_base64url(signer.sign(signing_input.encode('ascii')))}"
 
 
 def _published(key: KeyInfo) -> dict[str, object]:
