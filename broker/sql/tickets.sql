@@ -1,0 +1,34 @@
+-- name: apply_events^
+-- Applies a batch of events of one feed, all or nothing.
+SELECT outcomes, contiguous_seq FROM broker.apply_ticket_events($1, $2);
+
+-- name: heartbeat^
+-- Extends a feed's freshness where nothing is missing.
+SELECT resync_needed, contiguous_seq, stale_time FROM broker.feed_heartbeat($1, $2, $3, $4, $5);
+
+-- name: apply_snapshot$
+-- Applies a part of a snapshot.
+SELECT broker.apply_snapshot($1, $2, $3);
+
+-- name: end_snapshot^
+-- Ends a snapshot; closes what it did not name.
+SELECT closed, contiguous_seq FROM broker.end_snapshot($1, $2, $3);
+
+-- name: import_tickets^
+-- Loads tickets before the first events.
+SELECT loaded, kept FROM broker.import_tickets($1, $2);
+
+-- name: ground^
+-- Gives the ground of one agent on one ticket; one row always.
+SELECT
+    kind, status, relation, provenance, opened_by, present_until, present, facts_version, customers,
+    was_last_assignee, feed_fresh
+FROM broker.ground($1, $2);
+
+-- name: list_assigned
+-- Lists an agent's open tickets, newest relation first, beyond a position.
+SELECT ticket_id, kind, relation, start_time FROM broker.list_assigned($1, $2, $3, $4);
+
+-- name: feeds
+-- Lists how fresh each feed is.
+SELECT feed_id, contiguous_seq, stale_time, fresh, events_missing FROM broker.feeds();
