@@ -186,6 +186,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Example of an ErrorInfo: `{"reason": "INTERNAL", "domain": "broker.v1",
     "metadata": {"decision_id": "019ab2f0-7c1e-7000-8000-3f2a9c5d1e77"}}`.
     """
+    ERROR_REASON_GRANT_NOT_FOUND: _ErrorReason.ValueType  # 28
+    """NOT_FOUND: No grant of yours has that id.
+
+    Example of an ErrorInfo: `{"reason": "GRANT_NOT_FOUND", "domain": "broker.v1",
+    "metadata": {"decision_id": "019ab2f0-7c1e-7000-8000-3f2a9c5d1e77"}}`.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Names why a call was refused: the `reason` of google.rpc.ErrorInfo, without the prefix.
@@ -355,6 +361,12 @@ ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 27
 """INTERNAL: Internal error; quote the decision id to the operator.
 
 Example of an ErrorInfo: `{"reason": "INTERNAL", "domain": "broker.v1",
+"metadata": {"decision_id": "019ab2f0-7c1e-7000-8000-3f2a9c5d1e77"}}`.
+"""
+ERROR_REASON_GRANT_NOT_FOUND: ErrorReason.ValueType  # 28
+"""NOT_FOUND: No grant of yours has that id.
+
+Example of an ErrorInfo: `{"reason": "GRANT_NOT_FOUND", "domain": "broker.v1",
 "metadata": {"decision_id": "019ab2f0-7c1e-7000-8000-3f2a9c5d1e77"}}`.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
