@@ -1,0 +1,22 @@
+"""The decision: five files become one checked, compiled policy; facts go in, levels and reasons come out.
+
+    files.py            the five files as text, bounded, with one digest
+    lines.py            strict lines and words          strict_yaml.py   strict YAML
+    rules.py            policy.csv                      catalog_reader.py, limits.py, admin.py
+    engine.py           Casbin, built from checked rules and the pinned model
+    table.py            the same rules as bitsets       verify.py        the table held against Casbin
+    explain.py          what was missing                decision.py      Policy and load()
+    store.py            versions in the database, and the policy in force
+
+Invariants:
+- Casbin is the only semantics; the table must agree with it or the policy is not served;
+- no file reaches Casbin that a reader here has not understood to the last character;
+- a policy in force is never changed in place.
+"""
+
+from broker.policy.admin import AdminTable
+from broker.policy.decision import Policy, load
+from broker.policy.files import PolicyFiles
+from broker.policy.limits import Limits
+
+__all__ = ["AdminTable", "Limits", "Policy", "PolicyFiles", "load"]
