@@ -46,7 +46,8 @@ from broker.telemetry.names import (
     ReadStep,
     Step,
 )
-from broker.telemetry.tracing import Item, OpenStep, ReadTrace, Sink, Telemetry, Trace, parse_traceparent
+from broker.telemetry.reads import ReadTrace, parse_traceparent
+from broker.telemetry.tracing import Item, OpenStep, Sink, Telemetry, Trace
 
 __all__ = [
     "APPEND",

@@ -11,7 +11,6 @@ Invariants:
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -30,15 +29,11 @@ from opentelemetry.trace.status import Status, StatusCode
 
 from broker.errors import BrokerError, StartupError
 from broker.telemetry import names
-from broker.telemetry.names import ReadStep, Step
+from broker.telemetry.names import Step
+from broker.telemetry.reads import Nanoseconds, ReadTrace, keep_traceparent, parse_traceparent
 
 Value = str | int | float | bool
 RandomBytes = Callable[[int], bytes]
-Nanoseconds = Callable[[], int]
-
-TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}", re.ASCII)
-TRACEPARENT_LENGTH = 55
-"""Length of a traceparent of version 00, the only one there is; a longer one is not even kept."""
 
 MAX_VALUE_LENGTH = 128
 """Characters of an attribute value; our longest is a full method name."""
@@ -54,115 +49,6 @@ LIMITS = SpanLimits(
     max_span_attribute_length=MAX_VALUE_LENGTH,
 )
 """Every limit is named, because the SDK reads the missing ones from OTEL_* variables."""
-
-
-def parse_traceparent(text: str | None) -> tuple[str, str] | None:
-    """Gives trace id and span id of a valid W3C traceparent; anything else is as if none was sent."""
-    if text is None or len(text) != TRACEPARENT_LENGTH:
-        return None
-    found = TRACEPARENT.fullmatch(text)
-    if found is None or found[1] == "0" * 32 or found[2] == "0" * 16:
-        return None
-    return found[1], found[2]
-
-
-class ReadTrace:
-    """The trace of one read: ids, ticks of its steps, outcome; appended to the queue once, as it is.
-
-    Ticks are those of `time.perf_counter_ns`. What is public here is what the drain reads; callers use
-    `mark`, `lap`, `finish`, `trace_id` and `span_id`.
-    """
-
-    __slots__ = (
-        "_put",
-        "_ticks",
-        "code",
-        "end",
-        "event_id",
-        "grant_id",
-        "ids",
-        "last",
-        "marks",
-        "policy_version",
-        "reason",
-        "start",
-        "start_ns",
-        "traceparent",
-    )
-
-    def __init__(
-        self,
-        put: Callable[[ReadTrace], None],
-        ids: bytes,
-        start_ns: int,
-        ticks: Nanoseconds,
-        traceparent: str | None,
-    ) -> None:
-        """Starts now.
-
-        Args:
-            put: takes the finished trace.
-            ids: 16 random bytes of trace id and 8 of span id.
-            start_ns: wall clock, nanoseconds since 1970.
-            ticks: clock of the marks.
-            traceparent: as the caller sent it; looked at off the request's path.
-        """
-        self._put = put
-        self._ticks = ticks
-        self.ids = ids
-        self.start_ns = start_ns
-        self.start = self.last = ticks()
-        self.end = 0
-        self.marks = [0] * 12  # start and end of each step by index; 0: the step was not reached
-        self.traceparent = traceparent
-        self.code = "UNKNOWN"
-        self.reason = ""
-        self.policy_version = ""
-        self.grant_id: UUID | None = None
-        self.event_id: UUID | None = None
-
-    @property
-    def trace_id(self) -> str:
-        """Gives the trace id, 32 lower-case hex digits, as the ledger stores it."""
-        return self.ids[:16].hex()
-
-    @property
-    def span_id(self) -> str:
-        """Gives the id of the RPC's span; its last digit is 0, where the steps carry their number."""
-        return self.ids[16:].hex()[:15] + "0"
-
-    def mark(self, step: ReadStep, start: int, end: int) -> None:
-        """Notes when a step began and ended, in ticks; for steps that ran side by side or in a batch."""
-        at = 2 * step.index
-        self.marks[at] = start
-        self.marks[at + 1] = end
-
-    def lap(self, step: ReadStep) -> None:
-        """Notes a step that began where the last lap ended and ends now."""
-        now = self._ticks()
-        at = 2 * step.index
-        self.marks[at] = self.last
-        self.marks[at + 1] = self.last = now
-
-    def finish(
-        self,
-        *,
-        code: str,
-        reason: str = "",
-        grant_id: UUID | None = None,
-        event_id: UUID | None = None,
-        policy_version: str = "",
-    ) -> None:
-        """Ends the trace and queues it; a second call does nothing."""
-        if self.end:
-            return
-        self.end = self._ticks()
-        self.code = code
-        self.reason = reason
-        self.grant_id = grant_id
-        self.event_id = event_id
-        self.policy_version = policy_version
-        self._put(self)
 
 
 Item = ReadTrace | ReadableSpan
@@ -370,9 +256,8 @@ class Telemetry:
 
     def start_read(self, traceparent: str | None = None) -> ReadTrace:
         """Starts the trace of a read."""
-        if traceparent is not None and len(traceparent) != TRACEPARENT_LENGTH:
-            traceparent = None  # kept until the drain, so its size must not be the caller's choice
-        return ReadTrace(self._put, self._random(24), self._clock(), self._ticks, traceparent)
+        link = keep_traceparent(traceparent)
+        return ReadTrace(self._put, self._random(24), self._clock(), self._ticks, link)
 
     def _put_all(self, item: Item) -> None:
         for sink in self._sinks:
