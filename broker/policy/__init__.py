@@ -18,5 +18,6 @@ from broker.policy.admin import AdminTable
 from broker.policy.decision import Policy, load
 from broker.policy.files import PolicyFiles
 from broker.policy.limits import Limits
+from broker.policy.store import PolicyHolder, PolicyStore
 
-__all__ = ["AdminTable", "Limits", "Policy", "PolicyFiles", "load"]
+__all__ = ["AdminTable", "Limits", "Policy", "PolicyFiles", "PolicyHolder", "PolicyStore", "load"]

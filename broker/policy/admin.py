@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from casbin import Enforcer  # type: ignore[import-untyped]
+from casbin import Enforcer
 
 from broker.policy.engine import words_adapter
 from broker.policy.files import ADMIN

@@ -13,8 +13,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 
-from casbin import Enforcer, Model  # type: ignore[import-untyped]
-from casbin.persist import Adapter  # type: ignore[import-untyped]
+from casbin import Enforcer, Model
+from casbin.persist import Adapter
 
 from broker.catalog import Catalog
 from broker.policy.files import MODEL
