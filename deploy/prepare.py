@@ -14,6 +14,7 @@ import json
 import os
 import secrets
 import sys
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,8 +25,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from jwt.algorithms import ECAlgorithm
 
+from broker.keys import KeyFolder
+
 LIFETIME = timedelta(days=90)
-TRUST_DOMAIN = "support.example"
+TRUST_DOMAIN = "broker.dev"
+CLIENTS = ("tool/helpdesk", "feed/helpdesk", "admin/containment", "admin/auditor")
+"""The identities that policies/admin.csv and the settings below know."""
+
 OWNERS = {"postgres": 999, "migrate": 10001, "broker": 10001, "tools": 0, "signing-keys": 10001}
 """The user that reads each folder: PostgreSQL's image runs as 999, the broker's as 10001."""
 
@@ -168,7 +174,7 @@ def prepare() -> dict[str, dict[str, str]]:
     brokers: list[x509.GeneralName] = [x509.DNSName("broker-1"), x509.DNSName("broker-2"), *loopback]
     server = authority.issue("broker", SERVER, brokers)
     tools: dict[str, str] = {"ca.crt": ca, "ca.key": _private(authority.key)}
-    for path in ("tool/helpdesk", "admin/operator", "feed/helpdesk"):
+    for path in CLIENTS:
         spiffe = x509.UniformResourceIdentifier(f"spiffe://{TRUST_DOMAIN}/{path}")
         name = path.replace("/", "-")
         tools[f"{name}.crt"], tools[f"{name}.key"] = authority.issue(name, CLIENT, [spiffe])
@@ -209,6 +215,10 @@ def main(folder: Path) -> int:
             path.write_text(text, "utf-8")
             path.chmod(0o600)
         target.chmod(0o700)
+        if name == "signing-keys":
+            keys = KeyFolder(target)
+            if not keys.list(time.time()):
+                keys.rotate(time.time(), immediately=True)
         if os.geteuid() == 0:
             for path in (*target.iterdir(), target):
                 os.chown(path, OWNERS[name], OWNERS[name])

@@ -2,6 +2,7 @@
 
 import importlib.util
 import ssl
+import time
 import tomllib
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from broker.keys import KeyFolder, KeyState
 from broker.settings import SERVE_NEEDS, read_settings
 from tests.conftest import LOGIN_ROLES
 
@@ -83,7 +85,7 @@ def test_server_certificates(folder, path):
     assert list(usage) == [ExtendedKeyUsageOID.SERVER_AUTH]
 
 
-@pytest.mark.parametrize("path", ["tool/helpdesk", "admin/operator", "feed/helpdesk"])
+@pytest.mark.parametrize("path", ["tool/helpdesk", "feed/helpdesk", "admin/containment", "admin/auditor"])
 def test_client_certificates(folder, module, path):
     """A client's certificate names exactly one SPIFFE id and is for clients alone."""
     leaf = certificate(folder / "tools" / f"{path.replace('/', '-')}.crt")
@@ -92,6 +94,22 @@ def test_client_certificates(folder, module, path):
 
     assert [n.value for n in names] == [f"spiffe://{module.TRUST_DOMAIN}/{path}"]
     assert list(usage) == [ExtendedKeyUsageOID.CLIENT_AUTH]
+
+
+def test_admin_policy_knows_the_identities(module):
+    """The starting admin.csv gives roles to the very identities that get certificates."""
+    lines = (DEPLOY.parent / "policies" / "admin.csv").read_text("utf-8").splitlines()
+    known = {line.split(", ")[1] for line in lines if line.startswith("g, ")}
+    made = {f"spiffe://{module.TRUST_DOMAIN}/{path}" for path in module.CLIENTS}
+
+    assert known == {name for name in made if "/tool/" not in name}
+
+
+def test_there_is_a_signing_key(folder):
+    """Grants can be signed from the first start on."""
+    (key,) = KeyFolder(folder / "signing-keys").list(time.time())
+
+    assert key.state is KeyState.ACTIVE
 
 
 def test_every_role_gets_a_password(folder, module):
