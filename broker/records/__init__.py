@@ -1,0 +1,33 @@
+"""The second lock: customer records, readable only through a guard in their own database.
+
+Invariants:
+- the reader's role sees nothing without a pass, and this process cannot make one;
+- a pass opens one customer's mapped columns, checked by a policy on the table and again by the view;
+- what the installation did is remembered beside it, so it can be undone to the last right.
+
+`reader` is the hot path; `relations` asks the catalogs, `plan` makes the SQL from that (pure),
+`install` runs and undoes it, `checks` says whether it still stands, `keys` rotates.
+"""
+
+from broker.records.checks import Assertion, check
+from broker.records.install import InstallRefusedError, apply, plan_install, plan_uninstall
+from broker.records.keys import LONGEST_PASS, GuardKey, list_guard_keys, rotate_guard_key
+from broker.records.plan import Plan, Step
+from broker.records.reader import READER_SETTINGS, RecordReader
+
+__all__ = [
+    "LONGEST_PASS",
+    "READER_SETTINGS",
+    "Assertion",
+    "GuardKey",
+    "InstallRefusedError",
+    "Plan",
+    "RecordReader",
+    "Step",
+    "apply",
+    "check",
+    "list_guard_keys",
+    "plan_install",
+    "plan_uninstall",
+    "rotate_guard_key",
+]

@@ -1,0 +1,287 @@
+-- The guard in the records database, as templates: `install.py` fills every @{…} with identifiers
+-- that PostgreSQL has quoted, or with words that match [a-z][a-z0-9_]*.
+--
+-- What holds here, whoever calls:
+-- - a pass that does not verify opens nothing; a setting that is empty or unset is no pass;
+-- - no row leaves a mapped table for broker_guard unless a verified pass names its customer (the
+--   policy), and no column leaves a view unless the same pass names its field (the view);
+-- - keys and salts are read by functions of broker_guard_keeper only, each with a pinned search_path.
+
+-- name: store_schema#
+-- Makes the room for everything below.
+CREATE SCHEMA broker_guard AUTHORIZATION broker_guard_keeper;
+
+-- name: store_schema_undo#
+-- Undoes store_schema.
+DROP SCHEMA broker_guard;
+
+-- name: store_usage#
+-- Lets the two roles name what lies in it.
+GRANT USAGE ON SCHEMA broker_guard TO broker_reader, broker_guard;
+
+-- name: store_usage_undo#
+-- Undoes store_usage.
+REVOKE USAGE ON SCHEMA broker_guard FROM broker_reader, broker_guard;
+
+-- name: store_guard_key#
+-- Makes the table of keys that verify; whoever reads it can open every customer.
+CREATE TABLE broker_guard.guard_key (
+    key_id text PRIMARY KEY,
+    -- the two blocks of HMAC (RFC 2104) made ahead: key XOR 0x36…, key XOR 0x5c…
+    inner_pad bytea NOT NULL CHECK (octet_length(inner_pad) = 64),
+    outer_pad bytea NOT NULL CHECK (octet_length(outer_pad) = 64),
+    create_time timestamptz NOT NULL DEFAULT clock_timestamp(),
+    verify_until timestamptz -- null: in use; else: a newer key signs, passes of this one run out
+);
+
+-- name: store_guard_key_undo#
+-- Undoes store_guard_key.
+DROP TABLE broker_guard.guard_key;
+
+-- name: store_salt#
+-- Makes the table of salts; deleting a customer's row makes their pseudonyms nobody's for good.
+CREATE TABLE broker_guard.salt (
+    customer text PRIMARY KEY,
+    salt bytea NOT NULL CHECK (octet_length(salt) = 32),
+    create_time timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- name: store_salt_undo#
+-- Undoes store_salt; every pseudonym in the ledger becomes nobody's.
+DROP TABLE broker_guard.salt;
+
+-- name: store_install_step#
+-- Makes the record of what was done, so that the undo needs no catalog.
+CREATE TABLE broker_guard.install_step (
+    step integer PRIMARY KEY,
+    part text NOT NULL CHECK (part IN ('store', 'mapping')),
+    relation text NOT NULL, -- the table of another owner that the step changes, '' if none
+    sql text NOT NULL,
+    undo text NOT NULL
+);
+
+-- name: store_install_step_undo#
+-- Undoes store_install_step.
+DROP TABLE broker_guard.install_step;
+
+-- name: store_installation#
+-- Makes the row that says which mapping is installed, and how the guard looked right afterwards.
+CREATE TABLE broker_guard.installation (
+    only_one boolean PRIMARY KEY DEFAULT true CHECK (only_one),
+    mapping jsonb NOT NULL,
+    fingerprint text NOT NULL,
+    install_time timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- name: store_installation_undo#
+-- Undoes store_installation.
+DROP TABLE broker_guard.installation;
+
+-- name: store_owner#
+-- Hands a table to the keeper.
+ALTER TABLE broker_guard.@{table} OWNER TO broker_guard_keeper;
+
+-- name: customer_key#
+-- Reads a customer as the key's type; what is no such key is nobody, never an error.
+CREATE FUNCTION broker_guard.customer_key(customer text) RETURNS @{key_type}
+LANGUAGE plpgsql IMMUTABLE STRICT SET search_path = broker_guard, pg_temp
+AS $$
+BEGIN
+    RETURN customer::@{key_type};
+EXCEPTION WHEN data_exception OR integrity_constraint_violation THEN
+    RETURN NULL;
+END
+$$;
+
+-- name: customer_key_undo#
+-- Undoes customer_key.
+DROP FUNCTION broker_guard.customer_key(text);
+
+-- name: open_passes#
+-- Verifies all passes of the setting at once; clocks of the two databases may differ by 5 s.
+CREATE FUNCTION broker_guard.open_passes()
+RETURNS TABLE (grant_id uuid, customer text, fields text[], customer_key @{key_type})
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = broker_guard, pg_temp ROWS 4
+AS $$
+#variable_conflict use_column
+DECLARE
+    told text := current_setting('broker.pass', true);
+BEGIN
+    IF told IS NULL OR told = '' OR length(told) > 262144 THEN
+        RETURN;
+    END IF;
+    RETURN QUERY
+    SELECT
+        verified.part[2]::uuid,
+        verified.customer,
+        string_to_array(verified.part[4], ','),
+        broker_guard.customer_key(verified.customer)
+    FROM (
+        -- OFFSET 0 keeps the casts above from running on what has not been verified
+        SELECT cut.part, convert_from(decode(cut.part[3], 'hex'), 'UTF8') AS customer
+        FROM unnest(string_to_array(told, ' ')) AS pass (line)
+        CROSS JOIN LATERAL (SELECT string_to_array(pass.line, '|') AS part) AS cut
+        JOIN broker_guard.guard_key AS key ON key.key_id = cut.part[1]
+        WHERE
+            CASE
+                WHEN cardinality(cut.part) <> 6 THEN false
+                WHEN key.verify_until <= clock_timestamp() THEN false
+                -- digests of both are compared, so that the time of comparing says nothing of the MAC
+                WHEN sha256(convert_to(cut.part[6], 'UTF8')) <> sha256(convert_to(encode(sha256(
+                    key.outer_pad || sha256(key.inner_pad || convert_to(left(pass.line, -65), 'UTF8'))
+                ), 'hex'), 'UTF8')) THEN false
+                ELSE clock_timestamp() < to_timestamp(cut.part[5]::bigint) + interval '5 seconds'
+            END
+        OFFSET 0
+    ) AS verified;
+END
+$$;
+
+-- name: open_passes_undo#
+-- Undoes open_passes.
+DROP FUNCTION broker_guard.open_passes();
+
+-- name: pseudonyms#
+-- Gives the pseudonyms of each pair of customer and ticket; a salt is made on first use.
+CREATE FUNCTION broker_guard.pseudonyms(customers text[], tickets text[])
+RETURNS TABLE (customer_pseudonym text, ticket_pseudonym text)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = broker_guard, pg_temp ROWS 64
+AS $$
+BEGIN
+    IF cardinality(customers) > 64 OR cardinality(customers) IS DISTINCT FROM cardinality(tickets) THEN
+        RAISE EXCEPTION 'at most 64 pairs' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    -- In order of the key, so that two calls that meet wait for each other and never dead-lock;
+    -- two random UUIDs hold 244 bits from the system's generator.
+    INSERT INTO broker_guard.salt (customer, salt)
+    SELECT missing.customer, sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()))
+    FROM (SELECT DISTINCT c.customer FROM unnest(customers) AS c (customer)) AS missing
+    WHERE NOT EXISTS (SELECT FROM broker_guard.salt AS known WHERE known.customer = missing.customer)
+    ORDER BY missing.customer
+    ON CONFLICT DO NOTHING;
+    RETURN QUERY
+    SELECT
+        left(encode(sha256(s.salt || convert_to('customer|' || pair.customer, 'UTF8')), 'hex'), 32),
+        left(encode(sha256(s.salt || convert_to('ticket|' || pair.ticket, 'UTF8')), 'hex'), 32)
+    FROM unnest(customers, tickets) WITH ORDINALITY AS pair (customer, ticket, number)
+    JOIN broker_guard.salt AS s ON s.customer = pair.customer
+    ORDER BY pair.number;
+END
+$$;
+
+-- name: pseudonyms_undo#
+-- Undoes pseudonyms.
+DROP FUNCTION broker_guard.pseudonyms(text[], text[]);
+
+-- name: status#
+-- Says what is installed; nothing in it is secret.
+CREATE FUNCTION broker_guard.status()
+RETURNS TABLE (mapping jsonb, fingerprint text, keys_in_use bigint, keys_running_out bigint)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = broker_guard, pg_temp
+AS $$
+    SELECT
+        (SELECT i.mapping FROM broker_guard.installation AS i),
+        (SELECT i.fingerprint FROM broker_guard.installation AS i),
+        (SELECT count(*) FROM broker_guard.guard_key AS k WHERE k.verify_until IS NULL),
+        (SELECT count(*) FROM broker_guard.guard_key AS k WHERE k.verify_until > clock_timestamp())
+$$;
+
+-- name: status_undo#
+-- Undoes status.
+DROP FUNCTION broker_guard.status();
+
+-- name: function_owner#
+-- Hands a function to the keeper.
+ALTER FUNCTION broker_guard.@{function} OWNER TO broker_guard_keeper;
+
+-- name: function_private#
+-- Takes a function from everybody.
+REVOKE ALL ON FUNCTION broker_guard.@{function} FROM PUBLIC;
+
+-- name: function_grant#
+-- Lets the reader call a function; PostgreSQL asks whoever reads a view, not the view's owner.
+GRANT EXECUTE ON FUNCTION broker_guard.@{function} TO @{roles};
+
+-- name: columns_grant#
+-- Lets the guard read the mapped columns of a table, and no other.
+GRANT SELECT (@{columns}) ON @{table} TO broker_guard;
+
+-- name: columns_grant_undo#
+-- Undoes columns_grant.
+REVOKE SELECT (@{columns}) ON @{table} FROM broker_guard;
+
+-- name: policy_others#
+-- Keeps everything as it was for every other role.
+CREATE POLICY broker_guard_others ON @{table} AS PERMISSIVE FOR ALL TO PUBLIC
+USING (true) WITH CHECK (true);
+
+-- name: policy_others_undo#
+-- Undoes policy_others.
+DROP POLICY broker_guard_others ON @{table};
+
+-- name: policy_passes#
+-- Shows the guard only rows of customers with an open pass; the sub-select runs once a statement.
+CREATE POLICY broker_guard_passes ON @{table} AS RESTRICTIVE FOR ALL TO broker_guard
+USING (@{condition});
+
+-- name: policy_passes_undo#
+-- Undoes policy_passes.
+DROP POLICY broker_guard_passes ON @{table};
+
+-- name: condition_customer
+-- Holds where the column is the customer's key, or a child's link to it.
+@{column} = ANY (ARRAY(SELECT pass.customer_key FROM broker_guard.open_passes() AS pass));
+
+-- name: condition_parent
+-- Holds where the parent row is visible, which the parent's own policy decides.
+EXISTS (SELECT FROM @{parent} AS parent WHERE parent.@{parent_key} = @{table}.@{column});
+
+-- name: row_security#
+-- Turns row security on; owners and superusers stay outside it, nothing is forced on them.
+ALTER TABLE @{table} ENABLE ROW LEVEL SECURITY;
+
+-- name: row_security_undo#
+-- Undoes row_security.
+ALTER TABLE @{table} DISABLE ROW LEVEL SECURITY;
+
+-- name: view#
+-- Makes the reading view of a kind: one customer per pass, the pass's fields, and one row beyond
+-- the cap so that a cut is seen. The inner LIMIT bounds the work on a customer with a million rows.
+CREATE VIEW broker_guard.@{view} WITH (security_barrier = true) AS
+SELECT
+    pass.grant_id,
+    @{fields}
+FROM broker_guard.open_passes() AS pass
+CROSS JOIN LATERAL (
+    SELECT bounded.*
+    FROM (
+        SELECT
+            @{columns}
+        FROM @{tables}
+        WHERE @{first}.@{first_column} = pass.customer_key AND @{first}.@{first_column}::text = pass.customer
+        LIMIT @{scan}
+    ) AS bounded
+    ORDER BY bounded.sort_key DESC
+    LIMIT @{limit}
+) AS found
+WHERE pass.fields && ARRAY[@{names}];
+
+-- name: view_undo#
+-- Undoes view.
+DROP VIEW broker_guard.@{view};
+
+-- name: view_owner#
+-- Hands a view to the guard, whose rights and policies it reads with.
+ALTER VIEW broker_guard.@{view} OWNER TO broker_guard;
+
+-- name: view_grant#
+-- Lets the reader read the view.
+GRANT SELECT ON broker_guard.@{view} TO broker_reader;
+
+-- name: schema_create#
+-- Lets the guard take over views, which needs CREATE for the moment of the hand-over.
+GRANT CREATE ON SCHEMA broker_guard TO broker_guard;
+
+-- name: schema_create_end#
+-- Ends schema_create.
+REVOKE CREATE ON SCHEMA broker_guard FROM broker_guard;
