@@ -456,7 +456,8 @@ CREATE FUNCTION broker.ground(p_ticket text, p_agent text) RETURNS TABLE (
     present boolean, facts_version bigint, customers text [], was_last_assignee boolean, feed_fresh boolean
 )
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = broker, pg_temp
-SET plan_cache_mode = force_generic_plan AS $$
+-- One plan, by the indexes, also where it was made while the tables were still small.
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 DECLARE
     v_now timestamptz := clock_timestamp();
 BEGIN
@@ -517,7 +518,9 @@ CREATE FUNCTION broker.list_assigned(
     p_agent text, p_limit integer, p_start_time timestamptz, p_ticket text
 ) RETURNS TABLE (ticket_id text, kind text, relation text, start_time timestamptz)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = broker, pg_temp
-SET plan_cache_mode = force_generic_plan AS $$
+-- One plan, down the index of newest first, also where it was made while the tables were still small.
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_sort = off
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 BEGIN
     RETURN QUERY
     SELECT a.ticket_id, t.kind, a.relation, a.start_time
