@@ -233,8 +233,9 @@ DROP POLICY broker_guard_passes ON @{table};
 @{column} = ANY (ARRAY(SELECT pass.customer_key FROM broker_guard.open_passes() AS pass));
 
 -- name: condition_parent
--- Holds where the parent row is visible, which the parent's own policy decides.
-EXISTS (SELECT FROM @{parent} AS parent WHERE parent.@{parent_key} = @{table}.@{column});
+-- Holds where the parent row is visible, which the parent's own policy decides. OFFSET 0 makes it
+-- look up the parents of rows that are read, not collect every parent of a customer beforehand.
+EXISTS (SELECT FROM @{parent} AS parent WHERE parent.@{parent_key} = @{table}.@{column} OFFSET 0);
 
 -- name: row_security#
 -- Turns row security on; owners and superusers stay outside it, nothing is forced on them.
