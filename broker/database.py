@@ -131,7 +131,8 @@ async def open_pool(
 
 async def _reset(conn: asyncpg.Connection) -> None:
     """Leaves a released connection as it is: nobody sets anything on a session, so there is
-    nothing to wipe, and asyncpg's own reset would cost a round trip a call."""
+    nothing to wipe, and asyncpg's own reset would cost a round trip a call.
+    """
     if conn.is_in_transaction():
         await conn.reset()
 

@@ -264,7 +264,5 @@ class PolicyInvalidError(Exception):
         self.findings = findings
 
 
-CATALOGUE: dict[str, type[BrokerError]] = {
-    cls.reason: cls for cls in BrokerError.__subclasses__()
-}
+CATALOGUE: dict[str, type[BrokerError]] = {cls.reason: cls for cls in BrokerError.__subclasses__()}
 """Every reason that may reach a caller, made from the classes."""

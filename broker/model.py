@@ -183,7 +183,8 @@ class Budget:
 @dataclass(frozen=True, slots=True)
 class Grant:
     """A grant as the broker's database holds it; never holds the customer's key in clear text
-    outside the pass."""
+    outside the pass.
+    """
 
     grant_id: UUID
     agent: Agent

@@ -41,7 +41,9 @@ class IssuerSettings(BaseModel):
     token_types: tuple[Word, ...] = Field(("at+jwt",), min_length=1, description="accepted `typ` (RFC 9068)")
     extra_headers: tuple[Word, ...] = Field((), description="JOSE headers accepted and ignored, as `x5t`")
     groups_claim: Word = Field("groups", description="claim with the agent's groups, a list of strings")
-    client_id_claim: Word = Field("client_id", description="claim with the OAuth client, `azp` at some issuers")
+    client_id_claim: Word = Field(
+        "client_id", description="claim with the OAuth client, `azp` at some issuers"
+    )
     max_age: Seconds = Field(3600, description="longest accepted lifetime `exp - iat` in seconds")
     jwks_url: str = Field("", description="https URL of the JWK Set")
     jwks_file: Path | None = Field(None, description="file with the JWK Set, instead of the URL")
@@ -110,7 +112,9 @@ class Settings(BaseSettings):
     admin_dsn: str = Field("", description="broker database as broker_admin (admin process, `policy load`)")
     feed_dsn: str = Field("", description="broker database as broker_feed (admin process, `feed import`)")
     auditor_dsn: str = Field("", description="broker database as broker_auditor (`trace show`)")
-    owner_dsn: str = Field("", description="broker database as broker_owner (`migrate`, `keys rotate --guard`)")
+    owner_dsn: str = Field(
+        "", description="broker database as broker_owner (`migrate`, `keys rotate --guard`)"
+    )
     records_owner_dsn: str = Field("", description="records database as its administrator (`records …`)")
 
     # Listeners.
@@ -129,7 +133,9 @@ class Settings(BaseSettings):
     issuers: tuple[IssuerSettings, ...] = ()
     tools: tuple[ToolSettings, ...] = ()
     feeds: tuple[FeedSettings, ...] = ()
-    revoked_serials_file: Path | None = Field(None, description="refused client certificates: hex serials, one a line")
+    revoked_serials_file: Path | None = Field(
+        None, description="refused client certificates: hex serials, one a line"
+    )
     keys_dir: Path | None = Field(None, description="folder of the signing keys (PEM files, 0600)")
 
     # Limits.
@@ -137,7 +143,9 @@ class Settings(BaseSettings):
     call_timeout: Seconds = Field(5, description="longest time one call may take, whatever its deadline says")
     peer_concurrency: int = Field(256, ge=1, description="calls under way per tool certificate")
     peer_rate: int = Field(5000, ge=1, description="calls a second per tool certificate")
-    denial_events_per_minute: int = Field(60, ge=1, description="denials per peer and reason recorded one by one")
+    denial_events_per_minute: int = Field(
+        60, ge=1, description="denials per peer and reason recorded one by one"
+    )
     drain_seconds: Seconds = Field(10, description="time for calls under way after SIGTERM")
 
     # Policy.

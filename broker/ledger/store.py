@@ -72,6 +72,11 @@ class GrantStore:
                 event.id, event.grant_id, event.agent, event.tool, event.trace_id, event.head,
             )  # fmt: skip
 
+    async def is_suspended(self, agent: str) -> bool:
+        """Tells whether an agent is suspended now."""
+        async with connection(self._pool) as conn:
+            return bool(await conn.fetchval(Q.is_suspended, agent))
+
     async def own_event(self, event_id: UUID, agent: str) -> dict[str, Any] | None:
         """Gives the leaf of an agent's own event; None for anybody else's and for none."""
         async with connection(self._pool) as conn:

@@ -25,6 +25,12 @@ from broker.ledger.receipt import Receipt, receipts
 
 Q = queries("ledger")
 
+ACCESS_DOOR = Q.append_events
+"""How broker_access appends an event without ground; the database allows it a few kinds."""
+
+ADMIN_DOOR = Q.append_any
+"""How broker_admin appends any event."""
+
 GROUP_LIMIT = 128
 """Most events of one transaction: beyond it the first waiters would wait for the last ones' work."""
 
@@ -56,19 +62,22 @@ class Ledger:
         pool: asyncpg.Pool,
         sign_root: Callable[[bytes, int], str],
         *,
+        door: str = ACCESS_DOOR,
         on_group: Callable[[int], None] = lambda _: None,
         on_failure: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Takes the broker_access pool, the signer of roots and two observers.
 
         Args:
-            pool: connections as broker_access.
+            pool: connections as the role of the door.
             sign_root: gives a compact JWS over root and size.
+            door: which door of the database takes events without ground.
             on_group: told the size of each committed group.
             on_failure: told the kind of each failed append.
         """
         self._pool = pool
         self._sign_root = sign_root
+        self._door = door
         self._on_group = on_group
         self._on_failure = on_failure
         self._batch: Batch[Item, Verdict] = Batch(
@@ -129,7 +138,7 @@ class Ledger:
                 rows = await self._append_reads(conn, reads)
                 found.update({r.id: row for r, row in zip(reads, rows, strict=True)})
             if events := [item for item in items if isinstance(item, Event)]:
-                by_id = {row["id"]: row for row in await append_events(conn, events)}
+                by_id = {row["id"]: row for row in await append_events(conn, events, door=self._door)}
                 found.update({e.id: {"reason": "", "leaf": by_id[e.id]["leaf"]} for e in events})
             for item in items:
                 if isinstance(item, GrantAppend):
@@ -205,18 +214,16 @@ class Ledger:
         )  # fmt: skip
 
 
-async def append_events(
-    conn: Connection, events: Sequence[Event], *, statement: str = Q.append_events
-) -> list[Any]:
+async def append_events(conn: Connection, events: Sequence[Event], *, door: str = ACCESS_DOOR) -> list[Any]:
     """Appends events that need no ground, inside the caller's transaction.
 
     Args:
-        conn: a connection as broker_access; as broker_admin with `statement=Q.append_any`.
+        conn: a connection as the role of the door.
         events: what to append.
-        statement: which door of the database to use.
+        door: `ACCESS_DOOR` or `ADMIN_DOOR`.
     """
     return await conn.fetch(
-        statement,
+        door,
         [e.id for e in events],
         [e.kind.value for e in events],
         [e.agent for e in events],

@@ -54,6 +54,10 @@ SELECT id, reason, leaf FROM broker.read_back($1::uuid[]);
 -- Fetches an agent's own event.
 SELECT leaf FROM broker.own_event($1, $2);
 
+-- name: is_suspended
+-- Tells whether an agent is suspended now.
+SELECT broker.is_suspended($1);
+
 -- name: ready
 -- Tells whether the ledger could take an event now and the day after tomorrow.
 SELECT broker.partitions_ready() AS partitions, NOT pg_is_in_recovery() AS writable;

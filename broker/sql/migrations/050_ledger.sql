@@ -399,6 +399,12 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = broker, pg_temp AS $$
     SELECT e.leaf FROM broker.ledger_event AS e WHERE e.id = p_id AND e.agent = p_agent AND p_agent <> ''
 $$;
 
+-- Whether an agent is suspended now.
+CREATE FUNCTION broker.is_suspended(p_agent text) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = broker, pg_temp AS $$
+    SELECT EXISTS (SELECT FROM broker.agent_suspension AS x WHERE x.agent = p_agent AND x.end_time IS NULL)
+$$;
+
 -- Suspends an agent; answers the suspension in force.
 CREATE FUNCTION broker.suspend_agent(p_agent text, p_reason text, p_by text) RETURNS broker.agent_suspension
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = broker, pg_temp AS $$
@@ -453,7 +459,8 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA broker FROM PUBLIC;
 GRANT USAGE ON SCHEMA broker TO broker_access, broker_admin, broker_feed, broker_auditor;
 GRANT EXECUTE ON FUNCTION
     broker.append_reads, broker.append_events, broker.create_grant, broker.open_grant, broker.grant_status,
-    broker.revoke_own_grant, broker.read_back, broker.own_event, broker.partitions_ready
+    broker.revoke_own_grant, broker.read_back, broker.own_event, broker.partitions_ready,
+    broker.is_suspended
 TO broker_access;
 GRANT EXECUTE ON FUNCTION
     broker.append_any, broker.read_back, broker.suspend_agent, broker.reinstate_agent, broker.revoke_grants,

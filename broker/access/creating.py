@@ -1,0 +1,298 @@
+"""CreateGrant, step by step; the numbers are those of the story in `__init__.py`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID, uuid4
+
+from broker import telemetry
+from broker.access.ground import ATTEMPTS, STALE, facts_of, refused_by_append, standing_refusal
+from broker.access.opened import OpenGrant, OpenGrants
+from broker.access.refusals import Refusals, decision_detail
+from broker.access.values import GrantAnswer, GrantRequest
+from broker.errors import (
+    AudienceDeniedError,
+    BrokerError,
+    FieldUnknownError,
+    PolicyDeniedError,
+    PolicyUnavailableError,
+    PurposeUnknownError,
+    RequestMalformedError,
+    TicketDeniedError,
+)
+from broker.grants import GrantTokens
+from broker.ledger import EventIds, EventKind, GrantAppend, Ledger, head, rest_of
+from broker.model import Caller, Decision, Facts, FieldDecision, Grant, Level
+from broker.policy import Policy, PolicyHolder
+from broker.records import RecordReader
+from broker.telemetry import Trace
+from broker.tickets import Standing, Tickets
+
+
+class GrantCreation:
+    """Creates grants."""
+
+    def __init__(
+        self,
+        *,
+        policy: PolicyHolder,
+        tickets: Tickets,
+        records: RecordReader,
+        ledger: Ledger,
+        tokens: GrantTokens,
+        refusals: Refusals,
+        ids: EventIds,
+        opened: OpenGrants,
+        audience: str,
+        audiences: Callable[[str], tuple[str, ...]],
+        grant_seconds: float,
+    ) -> None:
+        """Takes what it uses.
+
+        Args:
+            policy: the policy in force, swapped whole.
+            tickets: the ground of agents on tickets.
+            records: derives pseudonyms in the records database.
+            ledger: the record.
+            tokens: makes grants' JWTs.
+            refusals: puts refusals on record.
+            ids: event ids.
+            opened: grants that this worker keeps open for the reads to come.
+            audience: the broker's own audience.
+            audiences: which further audiences a tool may ask for, by tool identity.
+            grant_seconds: default and longest life of a grant.
+        """
+        self._policy = policy
+        self._tickets = tickets
+        self._records = records
+        self._ledger = ledger
+        self._tokens = tokens
+        self._refusals = refusals
+        self._ids = ids
+        self._opened = opened
+        self._audience = audience
+        self._audiences = audiences
+        self._grant_seconds = grant_seconds
+
+    async def create(self, caller: Caller, request: GrantRequest, trace: Trace) -> GrantAnswer:
+        """Creates a grant, or gives again the one that stands under the request's id.
+
+        Raises:
+            BrokerError: the grant is refused; the refusal is on record.
+        """
+        audience = self._check_request(caller, request)
+        seconds = min(request.seconds or self._grant_seconds, self._grant_seconds)
+        grant_id = uuid4()
+        for _ in range(ATTEMPTS):
+            policy = self._policy.current
+            # (1)
+            with trace.step(telemetry.RESOLVE):
+                standing = await self._tickets.ground(request.ticket_id, caller.principal.agent)
+            if refusal := standing_refusal(standing):
+                raise await self._refuse_ticket(caller, request, refusal, trace)
+            customer = _choose_customer(standing, request.customer_id)
+            if customer is None:
+                raise await self._refuse_ticket(caller, request, TicketDeniedError(), trace)
+            facts = facts_of(standing, request.purpose)
+            # (2)
+            with trace.step(telemetry.DECIDE):
+                roles = policy.roles_of(caller.principal.groups)
+                decision = policy.decide(roles, facts, request.fields)
+            # (3)
+            with trace.step(telemetry.DERIVE_PSEUDONYMS):
+                customer_pseudonym, ticket_pseudonym = await self._records.pseudonyms(
+                    customer, request.ticket_id
+                )
+            if not decision.allowed:
+                raise await self._refusals.record(
+                    PolicyDeniedError(metadata=_missing_metadata(decision)),
+                    trace_id=trace.trace_id,
+                    caller=caller,
+                    method="CreateGrant",
+                    ticket=ticket_pseudonym,
+                    policy_version=decision.policy_version,
+                    detail=decision_detail(decision, facts, tuple(roles)),
+                )
+            # (4)
+            append = self._grant_append(
+                caller, request, policy, standing, decision, facts, roles, trace,
+                grant_id=grant_id, customer=customer, customer_pseudonym=customer_pseudonym,
+                ticket_pseudonym=ticket_pseudonym, audience=audience, seconds=seconds,
+            )  # fmt: skip
+            with trace.step(telemetry.APPEND):
+                verdict = await self._ledger.append(append)
+            if verdict.reason in STALE:
+                if verdict.reason == "POLICY_STALE":
+                    await self._policy.refresh()
+                continue
+            if verdict.reason:
+                raise refused_by_append(append.id, verdict)
+            if verdict.row["grant_id"] == grant_id:
+                self._opened.put(
+                    grant_id,
+                    caller.principal.agent.key,
+                    OpenGrant(
+                        guard_pass=verdict.row["pass"],
+                        customer_pseudonym=customer_pseudonym,
+                        ticket_pseudonym=ticket_pseudonym,
+                        levels=decision.allowed,
+                        expire_time=verdict.row["expire_time"],
+                        facts=facts,
+                        facts_version=standing.ground.facts_version,
+                        present=standing.present,
+                    ),
+                )
+            # (5)
+            with trace.step(telemetry.SIGN):
+                return self._answer(caller, request, audience, roles, verdict.row)
+        raise PolicyUnavailableError(cause="facts or policy kept changing")
+
+    def _check_request(self, caller: Caller, request: GrantRequest) -> str:
+        catalog = self._policy.current.catalog
+        if request.purpose not in catalog.purposes:
+            raise PurposeUnknownError(field="purpose")
+        for index, name in enumerate(request.fields):
+            if name not in catalog.fields:
+                raise FieldUnknownError(field=f"fields[{index}]")
+        audience = request.audience or self._audience
+        if audience != self._audience and audience not in self._audiences(caller.tool.identity):
+            raise AudienceDeniedError(field="audience")
+        return audience
+
+    async def _refuse_ticket(
+        self, caller: Caller, request: GrantRequest, error: BrokerError, trace: Trace
+    ) -> BrokerError:
+        """Records a refusal on a ticket under a pseudonym that links it to no customer."""
+        with trace.step(telemetry.DERIVE_PSEUDONYMS):
+            _, ticket = await self._records.pseudonyms("", request.ticket_id)
+        with trace.step(telemetry.APPEND):
+            return await self._refusals.record(
+                error,
+                trace_id=trace.trace_id,
+                caller=caller,
+                method="CreateGrant",
+                ticket=ticket,
+                detail={"purpose": request.purpose},
+            )
+
+    def _grant_append(
+        self,
+        caller: Caller,
+        request: GrantRequest,
+        policy: Policy,
+        standing: Standing,
+        decision: Decision,
+        facts: Facts,
+        roles: frozenset[str],
+        trace: Trace,
+        *,
+        grant_id: UUID,
+        customer: str,
+        customer_pseudonym: str,
+        ticket_pseudonym: str,
+        audience: str,
+        seconds: float,
+    ) -> GrantAppend:
+        event_id = self._ids.new()
+        budget = policy.budget(roles)
+        agent = caller.principal.agent.key
+        allowed = decision.allowed
+        rest = rest_of(
+            EventKind.GRANT,
+            agent=agent,
+            tool=caller.tool.identity,
+            grant_id=grant_id,
+            customer=customer_pseudonym,
+            ticket=ticket_pseudonym,
+            policy_version=decision.policy_version,
+            detail=decision_detail(decision, facts, tuple(roles)),
+        )
+        answer = {
+            "purpose": request.purpose,
+            "audience": audience,
+            "fields": [_dump(f) for f in decision.fields],
+        }
+        return GrantAppend(
+            id=event_id,
+            grant_id=grant_id,
+            request_id=request.request_id,
+            request_hash=request.digest(caller.tool.identity),
+            agent=agent,
+            tool=caller.tool.identity,
+            thumbprint=caller.tool.thumbprint,
+            ticket_id=request.ticket_id,
+            customer_id=customer,
+            customer_pseudonym=customer_pseudonym,
+            ticket_pseudonym=ticket_pseudonym,
+            purpose=request.purpose,
+            audience=audience,
+            fields=tuple(allowed),
+            levels=tuple(level.value for level in allowed.values()),
+            answer=json.dumps(answer),
+            policy_version=int(decision.policy_version),
+            facts_version=standing.ground.facts_version,
+            present=standing.present,
+            seconds=seconds,
+            per_hour=budget.per_hour,
+            per_day=budget.per_day,
+            trace_id=trace.trace_id,
+            head=head(event_id, trace.trace_id, rest),
+        )
+
+    def _answer(
+        self, caller: Caller, request: GrantRequest, audience: str, roles: frozenset[str], row: Any
+    ) -> GrantAnswer:
+        fields = tuple(_load(f) for f in json.loads(row["answer"])["fields"])
+        grant = Grant(
+            grant_id=row["grant_id"],
+            agent=caller.principal.agent,
+            tool_identity=caller.tool.identity,
+            tool_thumbprint=caller.tool.thumbprint,
+            ticket_id=request.ticket_id,
+            purpose=request.purpose,
+            audience=audience,
+            levels={f.name: f.level for f in fields if f.level is not None},
+            policy_version=str(row["policy_version"]),
+            create_time=row["create_time"],
+            expire_time=row["expire_time"],
+            roles=roles,
+            trace_id=row["trace_id"],
+        )
+        return GrantAnswer(
+            grant_id=grant.grant_id,
+            decision_id=row["decision_id"],
+            token=self._tokens.mint(grant),
+            ticket_id=grant.ticket_id,
+            purpose=grant.purpose,
+            fields=fields,
+            policy_version=grant.policy_version,
+            create_time=grant.create_time,
+            expire_time=grant.expire_time,
+            trace_id=grant.trace_id,
+        )
+
+
+def _choose_customer(standing: Standing, wanted: str) -> str | None:
+    customers = standing.ground.customers
+    if wanted:
+        return wanted if wanted in customers else None
+    if len(customers) > 1:
+        raise RequestMalformedError(
+            field="customer_id", detail="The ticket links several customers; name one in customer_id."
+        )
+    return customers[0] if customers else None
+
+
+def _missing_metadata(decision: Decision) -> dict[str, str]:
+    """Tells what was missing right in the error, for the first few fields."""
+    return {f"missing.{f.name}": "; ".join(f.missing)[:200] for f in decision.fields[:8] if f.missing}
+
+
+def _dump(f: FieldDecision) -> list[Any]:
+    return [f.name, f.level.value if f.level else None, f.rule, list(f.missing)]
+
+
+def _load(f: list[Any]) -> FieldDecision:
+    return FieldDecision(f[0], Level(f[1]) if f[1] else None, f[2], tuple(f[3]))

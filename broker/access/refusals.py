@@ -1,0 +1,114 @@
+"""Refusals on record: an agent hears "no" only once the ledger has it.
+
+Invariants:
+- a refusal's decision id is its event's id;
+- beyond a rate per peer and reason, refusals are counted into one event, so that nobody can fill the
+  ledger by being refused (their decision ids then name no event);
+- when the record cannot be written the answer is UNAVAILABLE, whatever it would have been.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from broker.errors import BrokerError
+from broker.ledger import DenialRate, Event, EventIds, EventKind, Ledger
+from broker.model import Caller, Decision, Facts
+
+UNRECORDED = frozenset({"UNAVAILABLE", "INTERNAL"})
+"""Codes that say nothing about the caller; they are metrics and log lines, not events."""
+
+NO_TRACE = "0" * 32
+
+
+class Refusals:
+    """Puts refusals on record."""
+
+    def __init__(self, ledger: Ledger, ids: EventIds, rate: DenialRate) -> None:
+        """Takes the ledger, the ids and the rate beyond which refusals are counted."""
+        self._ledger = ledger
+        self._ids = ids
+        self._rate = rate
+
+    async def record(
+        self,
+        error: BrokerError,
+        *,
+        trace_id: str,
+        caller: Caller | None = None,
+        tool: str = "",
+        method: str = "",
+        ticket: str = "",
+        policy_version: str = "",
+        detail: Mapping[str, Any] | None = None,
+    ) -> BrokerError:
+        """Puts a refusal on record, once, and gives it back with its decision id.
+
+        Args:
+            error: the refusal; one that is on record already is given back as it is.
+            trace_id: of the request's trace.
+            caller: who, where both identities are known.
+            tool: the tool's identity where only that is known.
+            method: full name of the RPC.
+            ticket: the ticket's pseudonym.
+            policy_version: what decided, if anything did.
+            detail: what the ledger shall tell beyond the reason; no personal data.
+
+        Raises:
+            LedgerUnavailableError: it could not be put on record.
+        """
+        if error.decision_id is not None:
+            return error
+        error.decision_id = self._ids.new()
+        if error.code in UNRECORDED:
+            return error
+        peer = caller.tool.identity if caller else tool
+        agent = caller.principal.agent.key if caller else ""
+        if not self._rate.admit(f"{peer}\n{agent}", error.reason):
+            return error
+        kind = EventKind.LOGIN_FAILURE if error.code == "UNAUTHENTICATED" else EventKind.DENIAL
+        told = {"method": method, **({"cause": error.cause} if error.cause else {}), **(detail or {})}
+        await self._ledger.append(
+            Event(
+                id=error.decision_id,
+                kind=kind,
+                outcome="refused",
+                trace_id=trace_id,
+                agent=agent,
+                tool=peer,
+                ticket=ticket,
+                reason=error.reason,
+                policy_version=policy_version,
+                detail=told,
+            )
+        )
+        return error
+
+    async def record_counts(self, *, everything: bool = False) -> None:
+        """Appends one event per peer and reason whose refusals were only counted; call it every minute."""
+        for peer, reason, count in self._rate.due(everything=everything):
+            tool, _, agent = peer.partition("\n")
+            await self._ledger.append(
+                Event(
+                    id=self._ids.new(),
+                    kind=EventKind.DENIALS,
+                    outcome="refused",
+                    trace_id=NO_TRACE,
+                    agent=agent,
+                    tool=tool,
+                    reason=reason,
+                    detail={"count": count},
+                )
+            )
+
+
+def decision_detail(decision: Decision, facts: Facts, roles: Sequence[str]) -> dict[str, Any]:
+    """Says what a decision saw and said, for the ledger: enough to decide it again, no personal data."""
+    return {
+        "facts": facts.as_mapping(),
+        "roles": sorted(roles),
+        "fields": {
+            f.name: [f.level.value, f.rule] if f.level else ["withheld", *f.missing] for f in decision.fields
+        },
+    }

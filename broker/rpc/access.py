@@ -1,0 +1,228 @@
+"""AccessService and KeyService: protobuf to values and back, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from broker.access import Access, FieldAnswer, GrantAnswer, GrantRequest
+from broker.errors import InternalError, RequestMalformedError
+from broker.ledger import Receipt
+from broker.model import FieldDecision, Level, Relation
+from broker.rpc import checks
+from broker.rpc.chain import Call, Method
+from broker.telemetry import ReadTrace
+from broker.v1 import access_service_pb2 as pb
+from broker.v1 import common_pb2, key_service_pb2
+
+SERVICE = "broker.v1.AccessService"
+KEYS = "broker.v1.KeyService"
+
+METHOD_NAMES = tuple(
+    f"{service.full_name}/{method.name}"
+    for service in (
+        pb.DESCRIPTOR.services_by_name["AccessService"],
+        key_service_pb2.DESCRIPTOR.services_by_name["KeyService"],
+    )
+    for method in service.methods
+)
+"""Full names of the access port's RPCs, as the contract lists them."""
+
+LONGEST_TOKEN = 16_384
+"""Characters of a grant token in a request; the reader's own limit is lower, this one costs nothing."""
+
+AUDIENCE_LENGTH = 256
+
+STATES = {
+    Level.CLEAR: common_pb2.FIELD_STATE_CLEAR,
+    Level.MASKED: common_pb2.FIELD_STATE_MASKED,
+    None: common_pb2.FIELD_STATE_WITHHELD,
+}
+RELATIONS = {
+    Relation.ASSIGNEE: common_pb2.RELATION_ASSIGNEE,
+    Relation.SUPERVISOR: common_pb2.RELATION_SUPERVISOR,
+    Relation.COLLABORATOR: common_pb2.RELATION_COLLABORATOR,
+    Relation.NONE: common_pb2.RELATION_UNSPECIFIED,
+}
+
+
+class AccessService:
+    """The tools' service."""
+
+    def __init__(self, access: Access, jwks: Callable[[], str]) -> None:
+        """Takes the story and the public keys."""
+        self._access = access
+        self._jwks = jwks
+
+    def methods(self) -> Sequence[Method[Any, Any]]:
+        """Lists the RPCs by full name."""
+        return (
+            Method(f"/{SERVICE}/CreateGrant", pb.CreateGrantRequest, pb.CreateGrantResponse, self._create),
+            Method(
+                f"/{SERVICE}/ReadRecord",
+                pb.ReadRecordRequest,
+                pb.ReadRecordResponse,
+                self._read,
+                is_read=True,
+            ),
+            Method(f"/{SERVICE}/RevokeGrant", pb.RevokeGrantRequest, pb.RevokeGrantResponse, self._revoke),
+            Method(
+                f"/{SERVICE}/GetGrantStatus",
+                pb.GetGrantStatusRequest,
+                pb.GetGrantStatusResponse,
+                self._status,
+            ),
+            Method(
+                f"/{SERVICE}/ListAssignedTickets",
+                pb.ListAssignedTicketsRequest,
+                pb.ListAssignedTicketsResponse,
+                self._list,
+            ),
+            Method(
+                f"/{SERVICE}/ExplainDenial", pb.ExplainDenialRequest, pb.ExplainDenialResponse, self._explain
+            ),
+            Method(
+                f"/{KEYS}/GetJwks",
+                key_service_pb2.GetJwksRequest,
+                key_service_pb2.GetJwksResponse,
+                self._keys,
+            ),
+        )
+
+    async def _create(self, call: Call, request: pb.CreateGrantRequest) -> pb.CreateGrantResponse:
+        duration = request.requested_duration
+        seconds = duration.seconds + duration.nanos / 1e9
+        if request.HasField("requested_duration") and seconds <= 0:
+            raise RequestMalformedError(field="requested_duration", cause="duration")
+        answer = await self._access.create_grant(
+            call.caller,
+            GrantRequest(
+                request_id=checks.uuid(request.request_id, "request_id", version=4),
+                ticket_id=checks.ticket_id(request.ticket_id),
+                customer_id=checks.customer_id(request.customer_id),
+                purpose=checks.word(request.purpose, "purpose"),
+                fields=checks.field_names(request.fields),
+                audience=checks.bounded(request.audience, "audience", AUDIENCE_LENGTH)
+                if request.audience
+                else "",
+                seconds=seconds,
+            ),
+            call.tree,
+        )
+        call.decision_id, call.grant_id = answer.decision_id, answer.grant_id
+        call.policy_version = answer.policy_version
+        return pb.CreateGrantResponse(grant=_grant(answer), grant_token=answer.token)
+
+    async def _read(self, call: Call, request: pb.ReadRecordRequest) -> pb.ReadRecordResponse:
+        if not isinstance(call.trace, ReadTrace):
+            raise InternalError(cause="a read needs its own kind of trace")
+        answer = await self._access.read_record(
+            call.caller,
+            checks.bounded(request.grant_token, "grant_token", LONGEST_TOKEN),
+            checks.field_names(request.fields),
+            call.trace,
+        )
+        call.decision_id, call.grant_id = answer.decision_id, answer.grant_id
+        call.policy_version = answer.policy_version
+        return pb.ReadRecordResponse(
+            decision_id=str(answer.decision_id),
+            policy_version=answer.policy_version,
+            fields=[_field(field) for field in answer.fields],
+            receipt=_receipt(answer.receipt),
+        )
+
+    async def _revoke(self, call: Call, request: pb.RevokeGrantRequest) -> pb.RevokeGrantResponse:
+        grant_id = checks.uuid(request.grant_id, "grant_id")
+        call.decision_id, revoke_time = await self._access.revoke_grant(call.caller, grant_id, call.tree)
+        call.grant_id = grant_id
+        return pb.RevokeGrantResponse(decision_id=str(call.decision_id), revoke_time=timestamp(revoke_time))
+
+    async def _status(self, call: Call, request: pb.GetGrantStatusRequest) -> pb.GetGrantStatusResponse:
+        found = await self._access.grant_status(call.caller, checks.uuid(request.grant_id, "grant_id"))
+        if found is None:
+            return pb.GetGrantStatusResponse(active=False)
+        ticket_id, expire_time = found
+        return pb.GetGrantStatusResponse(active=True, expire_time=timestamp(expire_time), ticket_id=ticket_id)
+
+    async def _list(
+        self, call: Call, request: pb.ListAssignedTicketsRequest
+    ) -> pb.ListAssignedTicketsResponse:
+        size = checks.page_size(request.page_size)
+        page = await self._access.assigned_tickets(call.caller, size, request.page_token)
+        return pb.ListAssignedTicketsResponse(
+            tickets=[
+                pb.AssignedTicket(
+                    ticket_id=ticket.ticket_id,
+                    kind=ticket.kind,
+                    relation=RELATIONS[ticket.relation],
+                    assign_time=timestamp(ticket.assign_time),
+                )
+                for ticket in page.tickets
+            ],
+            next_page_token=page.next_page_token,
+        )
+
+    async def _explain(self, call: Call, request: pb.ExplainDenialRequest) -> pb.ExplainDenialResponse:
+        why = await self._access.explain_denial(call.caller, checks.uuid(request.decision_id, "decision_id"))
+        return pb.ExplainDenialResponse(
+            decision_id=str(why.decision_id),
+            reason=why.reason,
+            policy_version=why.policy_version,
+            facts=why.facts,
+            fields=[pb.FieldExplanation(name=name, missing=missing) for name, missing in why.fields.items()],
+        )
+
+    async def _keys(
+        self,
+        call: Call,
+        request: key_service_pb2.GetJwksRequest,  # noqa: ARG002 - one shape for all handlers
+    ) -> key_service_pb2.GetJwksResponse:
+        return key_service_pb2.GetJwksResponse(jwks=self._jwks())
+
+
+def timestamp(moment: datetime) -> Timestamp:
+    """Turns an aware datetime into a protobuf timestamp."""
+    stamp = Timestamp()
+    stamp.FromDatetime(moment)
+    return stamp
+
+
+def _grant(answer: GrantAnswer) -> pb.Grant:
+    return pb.Grant(
+        grant_id=str(answer.grant_id),
+        decision_id=str(answer.decision_id),
+        ticket_id=answer.ticket_id,
+        purpose=answer.purpose,
+        fields=[_granted(field) for field in answer.fields],
+        policy_version=answer.policy_version,
+        create_time=timestamp(answer.create_time),
+        expire_time=timestamp(answer.expire_time),
+        trace_id=answer.trace_id,
+    )
+
+
+def _granted(field: FieldDecision) -> pb.GrantedField:
+    return pb.GrantedField(name=field.name, state=STATES[field.level], rule=field.rule, missing=field.missing)
+
+
+def _field(field: FieldAnswer) -> pb.FieldValue:
+    return pb.FieldValue(
+        name=field.name,
+        state=STATES[field.level],
+        values=[pb.Value() if value is None else pb.Value(text=value) for value in field.values],
+        withheld_reason=field.withheld,
+        truncated=field.truncated,
+    )
+
+
+def _receipt(receipt: Receipt) -> common_pb2.Receipt:
+    return common_pb2.Receipt(
+        leaf=receipt.leaf,
+        leaf_index=receipt.leaf_index,
+        tree_size=receipt.tree_size,
+        path=receipt.path,
+        signed_root=receipt.signed_root,
+    )

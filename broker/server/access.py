@@ -1,0 +1,226 @@
+"""Composition of an access worker: builds each object once, serves, drains."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from functools import partial
+
+from broker.access import Access, GrantCreation, OpenGrants, RecordReading, Refusals
+from broker.authn import AgentVerifier, Authenticator, RevokedSerials, SteadyClock, ToolVerifier, open_sources
+from broker.database import open_pool
+from broker.errors import BrokerError, PolicyUnavailableError, StartupError
+from broker.grants import GrantTokens
+from broker.keys import SigningKeys
+from broker.ledger import DenialRate, EventIds, GrantStore, Ledger
+from broker.policy.store import PolicyHolder, PolicyStore
+from broker.records import READER_SETTINGS, RecordReader
+from broker.rpc.access import METHOD_NAMES, AccessService
+from broker.rpc.chain import Chain
+from broker.rpc.gates import AccessGate
+from broker.rpc.limits import PeerLimits
+from broker.server.parts import close, open_telemetry, sign_root, until_there
+from broker.server.ports import Port
+from broker.server.worker import Report
+from broker.settings import Settings
+from broker.telemetry import Metrics
+from broker.tickets import Tickets
+
+log = logging.getLogger(__name__)
+
+VERIFY = 60.0
+"""Seconds between full checks of the guard; one that stopped standing shows in a read at once anyway."""
+
+WATCH = 1.0
+"""Seconds between looks at readiness, at the active policy's version and at counted refusals."""
+
+
+async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
+    """Serves the access port until told to stop."""
+    if settings.access is None or settings.keys_dir is None:
+        raise StartupError("settings are missing: access, keys_dir")
+    clock = SteadyClock()
+    async with AsyncExitStack() as stack:
+        pool = await until_there(
+            "broker database",
+            partial(
+                open_pool, settings.dsn, name="broker-access", min_size=2, max_size=8,
+                settings={"plan_cache_mode": "force_generic_plan"},
+            ),
+            report, stop,
+        )  # fmt: skip
+        stack.push_async_callback(close, pool)
+        reader_pool = await until_there(
+            "records database",
+            partial(
+                open_pool, settings.reader_dsn, name="broker-reader", min_size=2, max_size=6,
+                settings=READER_SETTINGS,
+            ),
+            report, stop,
+        )  # fmt: skip
+        stack.push_async_callback(close, reader_pool)
+
+        metrics = Metrics(METHOD_NAMES)
+        telemetry = await open_telemetry(settings.dsn, metrics, stack, report, stop)
+
+        keys = SigningKeys(settings.keys_dir, clock)
+        holder = PolicyHolder(PolicyStore(pool))
+        await until_there("policy", partial(_first_policy, holder), report, stop)
+        records = RecordReader(reader_pool, holder.current.catalog)
+        await until_there("records guard", records.verify_role, report, stop)
+
+        ids = EventIds()
+        ledger = Ledger(
+            pool,
+            partial(sign_root, keys, clock),
+            on_group=metrics.group_size.observe,
+            on_failure=lambda _: metrics.append_failures.inc(),
+        )
+        refusals = Refusals(ledger, ids, DenialRate(settings.denial_events_per_minute, time.monotonic))
+        tickets = Tickets(pool)
+        audiences = {tool.identity: tool.audiences for tool in settings.tools}
+        opened = OpenGrants(lambda: datetime.fromtimestamp(clock(), UTC))
+        store = GrantStore(pool)
+        tokens = GrantTokens(keys, settings.issuer, clock)
+        access = Access(
+            creation=GrantCreation(
+                policy=holder,
+                tickets=tickets,
+                records=records,
+                ledger=ledger,
+                tokens=tokens,
+                refusals=refusals,
+                ids=ids,
+                opened=opened,
+                audience=settings.issuer,
+                audiences=lambda tool: audiences.get(tool, ()),
+                grant_seconds=settings.grant_seconds,
+            ),
+            reading=RecordReading(
+                policy=holder,
+                tickets=tickets,
+                records=records,
+                ledger=ledger,
+                store=store,
+                tokens=tokens,
+                refusals=refusals,
+                ids=ids,
+                opened=opened,
+                audience=settings.issuer,
+            ),
+            tickets=tickets,
+            store=store,
+            ids=ids,
+            opened=opened,
+        )
+        sources = open_sources(settings.issuers)
+        for source in sources.values():
+            await until_there("issuer keys", source.start, report, stop)
+            stack.push_async_callback(source.close)
+        tools = ToolVerifier(
+            settings.trust_domain,
+            audiences.__contains__,
+            clock,
+            dns_identities=settings.dns_identities,
+            revoked=RevokedSerials(settings.revoked_serials_file),
+        )
+        agents = AgentVerifier(settings.issuers, sources, clock)
+        chain = Chain(
+            gate=AccessGate(Authenticator(tools, agents, settings.tools)),
+            telemetry=telemetry,
+            metrics=metrics,
+            refusals=refusals,
+            ids=ids,
+            limits=PeerLimits(
+                rate=settings.peer_rate, concurrency=settings.peer_concurrency, clock=time.monotonic
+            ),
+            call_timeout=settings.call_timeout,
+        )
+        port = Port("access", settings.access, chain, shared=settings.workers > 1)
+        port.add(AccessService(access, keys.jwks).methods())
+        if settings.reflection:
+            port.add_reflection()
+        await port.start()
+
+        await _watch(port, holder, records, ledger, tickets, refusals, metrics, settings, report, stop)
+
+        report("draining")
+        await port.drain(settings.drain_seconds)
+        await refusals.record_counts(everything=True)
+        await ledger.drain()
+
+
+async def _watch(
+    port: Port,
+    holder: PolicyHolder,
+    records: RecordReader,
+    ledger: Ledger,
+    tickets: Tickets,
+    refusals: Refusals,
+    metrics: Metrics,
+    settings: Settings,
+    report: Report,
+    stop: asyncio.Event,
+) -> None:
+    """Keeps readiness, the policy and the counted refusals up to date until told to stop."""
+    said: str | None = None
+    guard_trouble, verify_at = "", time.monotonic() + VERIFY
+    known = holder.current
+    while not stop.is_set():
+        await holder.refresh()
+        if holder.current is not known:
+            known = holder.current
+            records.use(known.catalog)
+        metrics.policy_alert.set(1 if holder.alert else 0)
+        if time.monotonic() >= verify_at:  # the guard's own check asks the catalogs: too much for a second
+            guard_trouble = await _guard_trouble(records)
+            verify_at = time.monotonic() + VERIFY
+        why = guard_trouble or await _trouble(ledger, tickets, settings)
+        if why != said:
+            said = why
+            log.info("readiness changed")
+            await port.set_ready(ready=not why)
+            report(why)
+        try:
+            await refusals.record_counts()
+        except BrokerError:
+            log.error("counted refusals not recorded")
+        try:
+            await asyncio.wait_for(stop.wait(), WATCH)
+        except TimeoutError:
+            continue
+
+
+async def _guard_trouble(records: RecordReader) -> str:
+    """Tells whether the guard does not stand any more, or does not answer."""
+    try:
+        await records.verify_role()
+    except StartupError as exc:
+        return f"records: {exc}"
+    except BrokerError as exc:
+        return f"records database: {exc.reason}"
+    return ""
+
+
+async def _trouble(ledger: Ledger, tickets: Tickets, settings: Settings) -> str:
+    """Names the first thing that keeps calls from being answered, or ""."""
+    try:
+        if why := await ledger.ready():
+            return f"ledger: {why}"
+        feeds = {state.feed_id: state for state in await tickets.feeds()}
+    except BrokerError as exc:
+        return f"database: {exc.reason}"
+    for feed in settings.feeds:
+        state = feeds.get(feed.feed_id)
+        if state is None or not state.fresh:
+            return f"feed {feed.feed_id}: stale"
+    return ""
+
+
+async def _first_policy(holder: PolicyHolder) -> None:
+    await holder.refresh()
+    if not holder.loaded:
+        raise PolicyUnavailableError(cause=holder.alert)

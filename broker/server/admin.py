@@ -1,0 +1,177 @@
+"""Composition of the admin process: containment, the ticket feed, first policy, housekeeping."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from functools import partial
+
+import asyncpg
+from google.protobuf.empty_pb2 import Empty
+
+from broker.access import Refusals
+from broker.activation import bootstrap
+from broker.authn import RevokedSerials, SteadyClock, ToolVerifier
+from broker.containment import Containment
+from broker.database import connection, open_pool, queries
+from broker.errors import (
+    AdminDeniedError,
+    BrokerError,
+    PolicyInvalidError,
+    PolicyUnavailableError,
+    StartupError,
+)
+from broker.keys import SigningKeys
+from broker.ledger import ADMIN_DOOR, DenialRate, EventIds, Ledger
+from broker.policy import PolicyFiles
+from broker.policy.store import PolicyHolder, PolicyStore
+from broker.rpc.admin import METHOD_NAMES, ContainmentService, TicketFeedService
+from broker.rpc.chain import Call, Chain, Method
+from broker.rpc.gates import AdminGate
+from broker.rpc.limits import PeerLimits
+from broker.server.parts import close, open_telemetry, sign_root, until_there
+from broker.server.ports import Port, registered
+from broker.server.worker import Report
+from broker.settings import Settings
+from broker.telemetry import Metrics
+from broker.tickets import TicketFeed
+
+log = logging.getLogger(__name__)
+
+WATCH = 1.0
+"""Seconds between looks at readiness and at the active policy's version."""
+
+HOUSEKEEPING = 3600.0
+"""Seconds between runs of `ensure_partitions` and `purge`."""
+
+
+async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
+    """Serves the admin port until told to stop."""
+    if settings.admin is None or settings.keys_dir is None:
+        raise StartupError("settings are missing: admin, keys_dir")
+    clock = SteadyClock()
+    async with AsyncExitStack() as stack:
+        pool = await until_there(
+            "broker database", partial(open_pool, settings.admin_dsn, name="broker-admin"), report, stop
+        )
+        stack.push_async_callback(close, pool)
+        feed_pool = await until_there(
+            "broker database", partial(open_pool, settings.feed_dsn, name="broker-feed"), report, stop
+        )
+        stack.push_async_callback(close, feed_pool)
+        metrics = Metrics(METHOD_NAMES)
+        telemetry = await open_telemetry(settings.admin_dsn, metrics, stack, report, stop)
+
+        ids = EventIds()
+        store = PolicyStore(pool)
+        await until_there("policy", partial(_bootstrap, store, pool, ids, settings), report, stop)
+        holder = PolicyHolder(store)
+        await until_there("policy", partial(_first_policy, holder), report, stop)
+
+        keys = SigningKeys(settings.keys_dir, clock)
+        ledger = Ledger(pool, partial(sign_root, keys, clock), door=ADMIN_DOOR)
+        refusals = Refusals(ledger, ids, DenialRate(settings.denial_events_per_minute, time.monotonic))
+        verifier = ToolVerifier(
+            settings.trust_domain,
+            lambda identity: bool(holder.current.admin.roles(identity)),
+            clock,
+            dns_identities=settings.dns_identities,
+            revoked=RevokedSerials(settings.revoked_serials_file),
+        )
+        chain = Chain(
+            gate=AdminGate(verifier, lambda: holder.current.admin),
+            telemetry=telemetry,
+            metrics=metrics,
+            refusals=refusals,
+            ids=ids,
+            limits=PeerLimits(
+                rate=settings.peer_rate, concurrency=settings.peer_concurrency, clock=time.monotonic
+            ),
+            call_timeout=settings.call_timeout,
+        )
+        containment = Containment(pool, ids)
+        feed = TicketFeedService(
+            TicketFeed(feed_pool, settings.feeds, clock), [feed.feed_id for feed in settings.feeds]
+        )
+        methods = (*ContainmentService(containment, lambda: datetime.now(UTC)).methods(), *feed.methods())
+        names = registered((*methods, *feed.streams()))
+        if missing := holder.current.admin.missing(names):
+            raise StartupError(f"admin.csv has no row for {', '.join(missing)}; add who may call it")
+        port = Port("admin", settings.admin, chain)
+        port.add(methods, feed.streams())
+        port.deny_others(Method("/broker.v1.Unknown/Unknown", Empty, Empty, _denied))
+        await port.start()
+
+        await _watch(port, holder, containment, pool, refusals, metrics, report, stop)
+
+        report("draining")
+        await port.drain(settings.drain_seconds)
+        await refusals.record_counts(everything=True)
+        await ledger.drain()
+
+
+async def _watch(
+    port: Port,
+    holder: PolicyHolder,
+    containment: Containment,
+    pool: asyncpg.Pool,
+    refusals: Refusals,
+    metrics: Metrics,
+    report: Report,
+    stop: asyncio.Event,
+) -> None:
+    said: str | None = None
+    housekeeping_at = 0.0
+    while not stop.is_set():
+        await holder.refresh()
+        metrics.policy_alert.set(1 if holder.alert else 0)
+        why = ""
+        try:
+            if not await containment.is_reachable():
+                why = "the database is a standby"
+            if time.monotonic() >= housekeeping_at:
+                await _keep_house(pool)
+                housekeeping_at = time.monotonic() + HOUSEKEEPING
+            await refusals.record_counts()
+        except BrokerError as exc:
+            why = f"database: {exc.reason}"
+        if why != said:
+            said = why
+            await port.set_ready(ready=not why)
+            report(why)
+        try:
+            await asyncio.wait_for(stop.wait(), WATCH)
+        except TimeoutError:
+            continue
+
+
+async def _keep_house(pool: asyncpg.Pool) -> None:
+    """Makes the coming months' partitions and forgets what no decision needs any more."""
+    ledger = queries("ledger")
+    async with connection(pool) as conn:
+        await conn.execute(ledger.ensure_partitions)
+        await conn.execute(ledger.purge)
+
+
+async def _bootstrap(store: PolicyStore, pool: asyncpg.Pool, ids: EventIds, settings: Settings) -> None:
+    """Activates the files of `policies_dir` on an empty database, and only there."""
+    if await store.active_version():
+        return
+    try:
+        files = PolicyFiles.from_directory(settings.policies_dir)
+        await bootstrap(pool, ids, files, loaded_by="broker serve")
+    except PolicyInvalidError as exc:
+        raise StartupError(f"policies_dir: the policy is broken\n{exc}") from None
+
+
+async def _first_policy(holder: PolicyHolder) -> None:
+    await holder.refresh()
+    if not holder.loaded and holder.alert:
+        raise PolicyUnavailableError(cause=holder.alert)
+
+
+async def _denied(_call: Call, _request: Empty) -> Empty:
+    raise AdminDeniedError

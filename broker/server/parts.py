@@ -1,0 +1,81 @@
+"""What both kinds of children are made of."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from base64 import urlsafe_b64encode
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from functools import partial
+from importlib.metadata import version
+from typing import TypeVar
+
+import asyncpg
+
+from broker.errors import BrokerError, StartupError
+from broker.keys import SigningKeys
+from broker.server.worker import Report
+from broker.telemetry import Metrics, Sink, Telemetry
+from broker.traces import OtlpExport, exporter_from, open_store, resource_from
+
+T = TypeVar("T")
+
+RETRY = 0.25
+"""Seconds between looks at a database that does not answer yet."""
+
+CLOSE = 2.0
+"""Seconds for a pool to close; what was durable is, the rest was never said."""
+
+RECEIPT_TYPE = "broker-receipt+jwt"
+DISTRIBUTION = "support-access-broker"
+
+
+def sign_root(keys: SigningKeys, clock: Callable[[], float], root: bytes, size: int) -> str:
+    """Signs the root of a commit group for its receipts."""
+    encoded = urlsafe_b64encode(root).rstrip(b"=").decode()
+    return keys.sign({"typ": RECEIPT_TYPE}, {"root": encoded, "size": size, "iat": int(clock())})
+
+
+async def until_there(
+    what: str, attempt: Callable[[], Awaitable[T]], report: Report, stop: asyncio.Event
+) -> T:
+    """Tries until a database answers, saying so; a wrong setting ends the start at once.
+
+    Raises:
+        StartupError: we were told to stop first.
+    """
+    while True:
+        try:
+            return await attempt()
+        except BrokerError as exc:
+            report(f"{what}: {exc.cause or exc.reason}")
+        try:
+            await asyncio.wait_for(stop.wait(), RETRY)
+        except TimeoutError:
+            continue
+        raise StartupError("stopped before the start was through")
+
+
+async def open_telemetry(
+    dsn: str, metrics: Metrics, stack: AsyncExitStack, report: Report, stop: asyncio.Event
+) -> Telemetry:
+    """Opens the span store and, where the standard variables ask for it, the OTLP export."""
+    store = await until_there("span store", partial(open_store, dsn, metrics), report, stop)
+    store.start()
+    stack.push_async_callback(store.close)
+    sinks: list[Sink] = [store]
+    resource = resource_from(version(DISTRIBUTION))
+    if exporter := exporter_from(os.environ):
+        export = OtlpExport(exporter, resource, metrics)
+        stack.callback(export.close)
+        sinks.append(export)
+    return Telemetry(sinks, resource=resource)
+
+
+async def close(pool: asyncpg.Pool) -> None:
+    """Closes a pool without waiting for ever."""
+    try:
+        await asyncio.wait_for(pool.close(), CLOSE)
+    except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        pool.terminate()
