@@ -48,6 +48,7 @@ KID = re.compile(r"[\x21-\x7e]{1,128}")
 _PRIVATE = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 _RSA_ALGORITHMS = frozenset({"RS256", "RS384", "PS256"})
 _CURVE_ALGORITHM = {"P-256": "ES256", "P-384": "ES384", "Ed25519": "EdDSA"}
+_CURVE_TYPE = {"P-256": "EC", "P-384": "EC", "Ed25519": "OKP"}
 _THUMBPRINT_MEMBERS = {"RSA": ("e", "kty", "n"), "EC": ("crv", "kty", "x", "y"), "OKP": ("crv", "kty", "x")}
 
 
@@ -218,15 +219,15 @@ def _read_key(jwk: Json) -> Key | None:
 
 def _algorithms(jwk: Mapping[str, Json]) -> frozenset[str]:
     """Gives what the key may check: by its type and curve, narrowed by its own `alg`."""
-    kty, curve, named = jwk.get("kty"), jwk.get("crv"), jwk.get("alg")
+    kty, curve, named = (jwk.get(name) for name in ("kty", "crv", "alg"))
     possible: frozenset[str] = frozenset()
     if kty == "RSA":
         possible = _RSA_ALGORITHMS
-    elif (kty == "EC" and curve in {"P-256", "P-384"}) or (kty == "OKP" and curve == "Ed25519"):
-        possible = frozenset({_CURVE_ALGORITHM[str(curve)]})
+    elif isinstance(curve, str) and kty == _CURVE_TYPE.get(curve):
+        possible = frozenset({_CURVE_ALGORITHM[curve]})
     if named == "Ed25519":  # RFC 9864's name of the same thing
         named = "EdDSA"
-    return possible if named is None else possible & {named}
+    return possible if named is None else frozenset(name for name in possible if name == named)
 
 
 def _public(kty: str, jwk: dict[str, Json]) -> PublicKey | None:
