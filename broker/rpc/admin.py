@@ -159,7 +159,7 @@ class TicketFeedService:
         return feed_pb.SendHeartbeatResponse(
             resync_needed=fresh.resync_needed,
             contiguous_seq=fresh.contiguous_seq,
-            stale_time=timestamp(fresh.stale_time),
+            stale_time=timestamp(fresh.stale_time) if fresh.stale_time else None,
         )
 
     async def _resync(

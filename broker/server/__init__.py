@@ -10,6 +10,13 @@ Each child gets the DSNs of its own role only, so that the process that asks for
 credentials that could invent an assignment.
 """
 
-from broker.server.parent import serve
+from __future__ import annotations
 
-__all__ = ["serve"]
+from broker.settings import Settings
+
+
+def serve(settings: Settings) -> int:
+    """Serves until SIGTERM or SIGINT; gives the exit code."""
+    from broker.server.parent import serve as run  # noqa: PLC0415 - children import this package, too
+
+    return run(settings)
