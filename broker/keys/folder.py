@@ -141,22 +141,22 @@ class KeyFolder:
         """
         now = int(now)
         with self._locked():
-            keys = list(self.list(now))
-            found = [key for key in keys if key.kid == kid and key.state is not KeyState.GONE]
-            if not found:
+            keys = self.list(now)
+            stolen = next((k for k in keys if k.kid == kid and k.state is not KeyState.GONE), None)
+            if stolen is None:
                 raise StartupError("no living key has that id; see `broker keys list`")
-            rest = [replace(k, gone_time=now) if k.kid == kid else k for k in keys]
-            heirs = [k for k in with_states(rest, now) if k.state in {KeyState.PUBLISHED, KeyState.ACTIVE}]
-            heir = heirs[-1] if heirs else None
-            if heir is None:
-                heir = self._generate(now, now)
-                rest.append(heir)
-            elif heir.state is KeyState.PUBLISHED:
-                heir = replace(heir, sign_time=now, state=KeyState.ACTIVE)
-                rest = [heir if k.kid == heir.kid else k for k in rest]
+            rest = [replace(k, gone_time=now) if k is stolen else k for k in keys]
+            waiting = next((k for k in rest if k.state is KeyState.PUBLISHED), None)
+            match stolen.state:
+                case KeyState.ACTIVE if waiting is not None:
+                    rest = [replace(k, sign_time=now) if k is waiting else k for k in rest]
+                case KeyState.ACTIVE:
+                    rest.append(self._generate(now, now))
+                case KeyState.PUBLISHED:  # the one it would have followed goes on for good
+                    rest = [replace(k, gone_time=None) if k.state is KeyState.ACTIVE else k for k in rest]
             self._write_manifest(rest)
             self._sweep(rest, now)
-            return heir
+            return next(k for k in with_states(rest, now) if k.state is KeyState.ACTIVE)
 
     def private_key(self, kid: str) -> ec.EllipticCurvePrivateKey:
         """Reads one private key.
@@ -280,10 +280,14 @@ def _parse_entry(entry: Json) -> KeyInfo:
 
 
 def with_states(keys: Sequence[KeyInfo], now: float) -> tuple[KeyInfo, ...]:
-    """Computes the states: of the living keys whose time to sign has come, the youngest signs."""
+    """Computes the states: of the living keys whose time to sign has come, the youngest signs.
+
+    Where none has come of age the eldest signs: another machine, whose clock is ahead, made it.
+    """
     living = [key for key in keys if key.gone_time is None or now < key.gone_time]
     signing = [key for key in living if key.sign_time <= now]
-    active = max(signing, key=lambda key: key.sign_time, default=None)
+    eldest = min(living, key=lambda key: key.sign_time, default=None)
+    active = max(signing, key=lambda key: key.sign_time, default=eldest)
 
     def state(key: KeyInfo) -> KeyState:
         if key not in living:
