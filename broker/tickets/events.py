@@ -280,9 +280,7 @@ def _work(claims: Claims, now: float, field: str) -> TicketEvent:
     actor, agent = _by(claims["actor"], Actor, f"{field}.actor")
     time = _time(claims["time"], now, f"{field}.time")
     call = words.read_word(claims["call"], CallState, f"{field}.call") if "call" in extra else None
-    status = (
-        words.read_word(claims["status"], TicketStatus, f"{field}.status") if "status" in extra else None
-    )
+    status = words.read_word(claims["status"], TicketStatus, f"{field}.status") if "status" in extra else None
     work = Work(kind, actor, agent, time, call)
     return TicketEvent(*_ticket_version(claims, field), status=status, work=work)
 

@@ -78,9 +78,7 @@ class Resynced:
 class TicketFeed:
     """Applies what helpdesks send."""
 
-    def __init__(
-        self, pool: asyncpg.Pool, feeds: Sequence[FeedSettings], clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, pool: asyncpg.Pool, feeds: Sequence[FeedSettings], clock: Callable[[], float]) -> None:
         """Reads the feeds' keys.
 
         Args:

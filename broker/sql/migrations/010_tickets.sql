@@ -141,14 +141,16 @@ CREATE TABLE broker.ticket_event (
 );
 COMMENT ON TABLE broker.ticket_event IS 'Which versions were received, so that each is applied once and none can be rewritten.';
 
--- Lets writers take turns, in one order for all, and gives the feed's row.
+-- Lets writers take turns until their transaction ends, and gives the feed's row.
+--
+-- Of all feeds: two that spoke of the same new tickets in opposite order would lock each other out.
 CREATE FUNCTION broker.take_turn(p_feed text) RETURNS broker.feed
 LANGUAGE plpgsql SET search_path = broker, pg_temp AS $$
 DECLARE
     v_feed broker.feed;
 BEGIN
+    LOCK TABLE broker.feed IN SHARE ROW EXCLUSIVE MODE;  -- lets readers pass
     INSERT INTO broker.feed (feed_id) VALUES (p_feed) ON CONFLICT DO NOTHING;
-    PERFORM FROM broker.feed AS f ORDER BY f.feed_id FOR NO KEY UPDATE;
     SELECT f.* INTO STRICT v_feed FROM broker.feed AS f WHERE f.feed_id = p_feed;
     RETURN v_feed;
 END

@@ -1,0 +1,1 @@
+"""Tests of the ticket feed and of the ground that tickets give."""
