@@ -1,0 +1,146 @@
+"""`broker keys`: the keys that sign grants and receipts, and the guard's keys."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from broker.cli.output import print_json, print_table, progress, say
+from broker.settings import Settings, read_settings
+
+if TYPE_CHECKING:
+    from broker.keys import KeyFolder
+
+app = typer.Typer(
+    help="Rotate and list signing keys and guard keys.", no_args_is_help=True, rich_markup_mode=None
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
+Guard = Annotated[
+    bool, typer.Option("--guard", help="The guard's keys in both databases, not the signing keys.")
+]
+
+
+@app.command()
+def rotate(
+    guard: Guard = False,
+    now: Annotated[
+        bool, typer.Option("--now", help="Sign with it at once; only for the very first key.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Make the next key; nothing that runs has to be restarted.
+
+    A signing key is published first and signs ten minutes later; the one before verifies until all it
+    signed has ended. A guard key signs at once (BROKER_OWNER_DSN, BROKER_RECORDS_OWNER_DSN).
+
+    \b
+    Example:
+      broker keys rotate --now        # the first key
+      broker keys rotate              # every month
+      broker keys rotate --guard
+    """
+    if guard:
+        with progress("Rotating the guard key"):
+            key_id = asyncio.run(_rotate_guard(read_settings("owner_dsn", "records_owner_dsn")))
+        answer = {"key_id": key_id, "kind": "guard", "sign_time": datetime.now(UTC)}
+    else:
+        key = _folder(read_settings("keys_dir")).rotate(time.time(), immediately=now)
+        answer = {
+            "key_id": key.kid,
+            "kind": "signing",
+            "sign_time": datetime.fromtimestamp(key.sign_time, UTC),
+        }
+    if as_json:
+        print_json(answer)
+    else:
+        say(f"{answer['kind']} key {answer['key_id']} signs from {answer['sign_time']:%Y-%m-%d %H:%M:%S} UTC")
+
+
+@app.command()
+def revoke(
+    key_id: Annotated[str, typer.Argument(metavar="KEY_ID", help="As `broker keys list` shows it.")],
+    as_json: Json = False,
+) -> None:
+    """End a stolen signing key at once, with every grant and receipt that it signed.
+
+    \b
+    Example:
+      broker keys revoke 7mJ0…
+    """
+    key = _folder(read_settings("keys_dir")).revoke(key_id, time.time())
+    if as_json:
+        print_json({"revoked": key_id, "key_id": key.kid})
+    else:
+        say(f"{key_id} is gone; {key.kid} signs now")
+
+
+@app.command("list")
+def list_keys(guard: Guard = False, as_json: Json = False) -> None:
+    """List keys with their state, never their secrets.
+
+    \b
+    Example:
+      broker keys list
+      broker keys list --guard --json
+    """
+    rows: list[dict[str, Any]]
+    if guard:
+        rows = asyncio.run(_list_guard(read_settings("records_owner_dsn")))
+    else:
+        rows = [
+            {
+                "key_id": key.kid,
+                "state": key.state.value,
+                "create_time": datetime.fromtimestamp(key.create_time, UTC),
+                "sign_time": datetime.fromtimestamp(key.sign_time, UTC),
+                "gone_time": None if key.gone_time is None else datetime.fromtimestamp(key.gone_time, UTC),
+            }
+            for key in _folder(read_settings("keys_dir")).list(time.time())
+        ]
+    if as_json:
+        print_json(rows)
+    elif rows:
+        print_table(tuple(name.replace("_", " ") for name in rows[0]), (row.values() for row in rows))
+    else:
+        say("no keys yet; make the first one: broker keys rotate --now")
+
+
+def _folder(settings: Settings) -> KeyFolder:
+    from broker.errors import StartupError
+    from broker.keys import KeyFolder
+
+    if settings.keys_dir is None:
+        raise StartupError("settings are missing: BROKER_KEYS_DIR")
+    return KeyFolder(settings.keys_dir)
+
+
+async def _rotate_guard(settings: Settings) -> str:
+    from broker.cli.connections import connected
+    from broker.records import rotate_guard_key
+
+    async with (
+        connected(settings.owner_dsn, "BROKER_OWNER_DSN") as owner,
+        connected(settings.records_owner_dsn, "BROKER_RECORDS_OWNER_DSN") as records,
+    ):
+        return await rotate_guard_key(owner, records)
+
+
+async def _list_guard(settings: Settings) -> list[dict[str, Any]]:
+    from broker.cli.connections import connected
+    from broker.records import list_guard_keys
+
+    async with connected(settings.records_owner_dsn, "BROKER_RECORDS_OWNER_DSN") as conn:
+        return [
+            {
+                "key_id": key.key_id,
+                "state": "signing" if key.verify_until is None else "retiring",
+                "create_time": key.create_time,
+                "gone_time": key.verify_until,
+            }
+            for key in await list_guard_keys(conn)
+        ]

@@ -1,0 +1,69 @@
+"""`broker trace`: what happened in a grant, as it was measured."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
+
+import typer
+
+from broker.cli.output import CommandFailedError, print_json, progress
+from broker.settings import read_settings
+
+if TYPE_CHECKING:
+    from broker.traces import Trace
+
+app = typer.Typer(help="Show traces of grants.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.callback()
+def group() -> None:
+    """Show traces of grants."""
+
+
+@app.command()
+def show(
+    grant_id: Annotated[
+        UUID, typer.Argument(metavar="GRANT_ID", help="As grants, receipts and the ledger name it.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the spans as JSON.")] = False,
+) -> None:
+    """Draw the waterfall of a grant: its creation and every read, span by span.
+
+    Runs as broker_auditor (BROKER_AUDITOR_DSN). Spans follow their event within a second.
+
+    \b
+    Example:
+      broker trace show 7f0c2f7e-0d5c-4b0e-9c3e-0d2a1f6b9a11
+    """
+    settings = read_settings("auditor_dsn")
+    with progress("Reading spans"):
+        trace = asyncio.run(_load(settings.auditor_dsn, grant_id))
+    if not trace.spans:
+        raise CommandFailedError(
+            "no spans are stored for this grant",
+            "check the id; spans follow within a second, the ledger is the record",
+        )
+    if as_json:
+        from broker.traces import as_json as trace_as_json
+
+        print_json(trace_as_json(trace))
+        return
+    from rich.console import Console
+
+    from broker.traces.render import render
+
+    Console(file=sys.stdout, highlight=False).print(render(trace))
+
+
+async def _load(dsn: str, grant_id: UUID) -> Trace:
+    from broker.database import open_pool
+    from broker.traces import load
+
+    pool = await open_pool(dsn, name="broker trace show", max_size=1)
+    try:
+        return await load(pool, grant_id)
+    finally:
+        await pool.close()
