@@ -52,7 +52,7 @@ class Containment:
     async def suspend(self, by: Administrator, agent: Agent, reason: str) -> tuple[UUID, Suspension]:
         """Suspends an agent; the next grant or read after this returned is refused on every replica."""
         async with transaction(self._pool) as conn:
-            row = await conn.fetchrow(Q.suspend, agent.key, reason, by.identity)
+            [row] = await conn.fetch(Q.suspend, agent.key, reason, by.identity)
             event_id = await self._record(conn, by, EventKind.SUSPENSION, "suspend", agent.key, reason)
         return event_id, Suspension(
             0, agent, row["reason"], row["suspended_by"], row["create_time"], row["end_time"]
@@ -75,11 +75,12 @@ class Containment:
         reason: str,
     ) -> tuple[UUID, int]:
         """Revokes live grants by exactly one selector; gives how many."""
+        selector = "agent" if agent else "ticket" if ticket_id else "grant"
         async with transaction(self._pool) as conn:
             count = await conn.fetchval(Q.revoke_grants, agent.key if agent else None, ticket_id, grant_id)
             event_id = await self._record(
                 conn, by, EventKind.REVOKE, "revoke", agent.key if agent else "", reason,
-                grant_id=grant_id, revoked=count, selector="agent" if agent else "ticket" if ticket_id else "grant",
+                grant_id=grant_id, revoked=count, selector=selector,
             )  # fmt: skip
         return event_id, count
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Generic, TypeVar
@@ -58,7 +58,7 @@ class Queries:
     def __getattr__(self, name: str) -> str:
         """Gives the statement of that name."""
         try:
-            return self._sql[name]
+            return str(self._sql[name])
         except KeyError:
             raise AttributeError(name) from None
 
@@ -92,7 +92,7 @@ async def open_pool(
     min_size: int = 1,
     max_size: int = 4,
     statement_timeout: float = 5.0,
-    settings: dict[str, str] | None = None,
+    settings: Mapping[str, str] | None = None,
 ) -> asyncpg.Pool:
     """Opens a pool whose every session carries the same settings.
 

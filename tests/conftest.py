@@ -18,7 +18,7 @@ from broker.database import migrate
 from broker.dev.postgres import EmbeddedPostgres
 
 ROLES_SQL = Path(__file__).parent.parent / "deploy" / "roles.sql"
-LOGIN_ROLES = ("broker_owner", "broker_access", "broker_admin", "broker_feed", "broker_reader", "broker_auditor")
+LOGIN_ROLES = tuple(f"broker_{name}" for name in ("owner", "access", "admin", "feed", "reader", "auditor"))
 TEMPLATE = "broker_template"
 
 

@@ -107,38 +107,9 @@ class RecordReading:
             trace.lap(telemetry.DECIDE)
             if not plan.reads:
                 raise await self._refuse_read(caller, claims, opened, plan, trace)
-            # (3) The append is under way before the record is looked at, and both run side by side. If
-            # we die between them the event says "released at most", which is true of nothing released.
+            # (3), (4)
             event_id = self._ids.new()
-            started = trace.last
-            appending = self._ledger.enqueue(
-                ReadAppend(
-                    id=event_id,
-                    grant_id=claims.grant_id,
-                    agent=agent.key,
-                    tool=caller.tool.identity,
-                    trace_id=trace.trace_id,
-                    facts_version=opened.facts_version,
-                    present=opened.present,
-                    policy_version=int(plan.policy_version),
-                    per_hour=plan.per_hour,
-                    per_day=plan.per_day,
-                    head=head(event_id, trace.trace_id, plan.leaf_rest),
-                )
-            )
-            try:
-                found = await self._records.read(
-                    grant_id=claims.grant_id, guard_pass=opened.guard_pass, fields=plan.reads
-                )
-            except RecordsUnavailableError as error:
-                await self._narrow(event_id, caller, claims.grant_id, trace, await appending, "aborted")
-                raise error from error.__cause__
-            finally:
-                trace.lap(telemetry.READ)
-            # (4)
-            verdict = await appending
-            trace.lap(telemetry.APPEND)
-            trace.mark(telemetry.APPEND, started, trace.last)
+            found, verdict = await self._disclose(event_id, caller, claims.grant_id, opened, plan, trace)
             if verdict.reason in STALE:
                 self._opened.drop(claims.grant_id, agent.key)
                 if verdict.reason == "POLICY_STALE":
@@ -155,6 +126,46 @@ class RecordReading:
             trace.lap(telemetry.MASK)
             return answer
         raise PolicyUnavailableError(cause="facts or policy kept changing")
+
+    async def _disclose(
+        self, event_id: UUID, caller: Caller, grant_id: UUID, opened: OpenGrant, plan: Plan, trace: ReadTrace
+    ) -> tuple[RecordSlice, Verdict]:
+        """Appends the disclosure and reads the record, side by side; gives both once the commit is through.
+
+        If we die between them the event says "released at most", which is true of nothing released.
+        """
+        started = trace.last
+        appending = self._ledger.enqueue(
+            ReadAppend(
+                id=event_id,
+                grant_id=grant_id,
+                agent=caller.principal.agent.key,
+                tool=caller.tool.identity,
+                trace_id=trace.trace_id,
+                facts_version=opened.facts_version,
+                present=opened.present,
+                policy_version=int(plan.policy_version),
+                per_hour=plan.per_hour,
+                per_day=plan.per_day,
+                head=head(event_id, trace.trace_id, plan.leaf_rest),
+            )
+        )
+        try:
+            found = await self._records.read(
+                grant_id=grant_id, guard_pass=opened.guard_pass, fields=plan.reads
+            )
+        except RecordsUnavailableError as error:
+            await self._narrow(event_id, caller, grant_id, trace, await appending, "aborted")
+            raise error from error.__cause__
+        except BaseException:
+            # Our caller has gone. The append goes on by itself; nobody is left to hear of its failure.
+            appending.add_done_callback(lambda done: done.cancelled() or done.exception())
+            raise
+        finally:
+            trace.lap(telemetry.READ)
+        verdict = await appending
+        trace.mark(telemetry.APPEND, started, trace.last)
+        return found, verdict
 
     async def _open(self, caller: Caller, claims: GrantClaims, trace: ReadTrace) -> OpenGrant:
         agent = caller.principal.agent

@@ -47,7 +47,7 @@ class EmbeddedPostgres:
 
     @staticmethod
     def root_folder(wanted: Path) -> Path:
-        """Gives a folder that the server's system user can reach: `wanted`, or as root one in the temp folder."""
+        """Gives a folder that the server's user can reach: `wanted`, or as root one in the temp folder."""
         if os.geteuid() != 0:
             return wanted
         folder = Path(tempfile.mkdtemp(prefix="broker-postgres-"))

@@ -67,10 +67,11 @@ class GrantStore:
             When it was revoked; the first time where it was revoked before.
         """
         async with connection(self._pool) as conn:
-            return await conn.fetchval(
+            revoked: datetime | None = await conn.fetchval(
                 Q.revoke_own_grant,
                 event.id, event.grant_id, event.agent, event.tool, event.trace_id, event.head,
             )  # fmt: skip
+        return revoked
 
     async def is_suspended(self, agent: str) -> bool:
         """Tells whether an agent is suspended now."""

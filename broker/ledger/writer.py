@@ -107,7 +107,7 @@ class Ledger:
         """Tells what keeps the ledger from taking events, or ""."""
         async with connection(self._pool) as conn:
             row = await conn.fetchrow(Q.ready)
-        if not row["writable"]:
+        if row is None or not row["writable"]:
             return "the database is a standby"
         return "" if row["partitions"] else "ledger partitions are missing; run `broker migrate`"
 

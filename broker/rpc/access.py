@@ -16,7 +16,8 @@ from broker.rpc import checks
 from broker.rpc.chain import Call, Method
 from broker.telemetry import ReadTrace
 from broker.v1 import access_service_pb2 as pb
-from broker.v1 import common_pb2, key_service_pb2
+from broker.v1 import common_pb2
+from broker.v1 import key_service_pb2 as keys_pb
 
 SERVICE = "broker.v1.AccessService"
 KEYS = "broker.v1.KeyService"
@@ -25,7 +26,7 @@ METHOD_NAMES = tuple(
     f"{service.full_name}/{method.name}"
     for service in (
         pb.DESCRIPTOR.services_by_name["AccessService"],
-        key_service_pb2.DESCRIPTOR.services_by_name["KeyService"],
+        keys_pb.DESCRIPTOR.services_by_name["KeyService"],
     )
     for method in service.methods
 )
@@ -59,37 +60,20 @@ class AccessService:
 
     def methods(self) -> Sequence[Method[Any, Any]]:
         """Lists the RPCs by full name."""
+        at = f"/{SERVICE}/"
         return (
-            Method(f"/{SERVICE}/CreateGrant", pb.CreateGrantRequest, pb.CreateGrantResponse, self._create),
+            Method(at + "CreateGrant", pb.CreateGrantRequest, pb.CreateGrantResponse, self._create),
+            Method(at + "ReadRecord", pb.ReadRecordRequest, pb.ReadRecordResponse, self._read, is_read=True),
+            Method(at + "RevokeGrant", pb.RevokeGrantRequest, pb.RevokeGrantResponse, self._revoke),
+            Method(at + "GetGrantStatus", pb.GetGrantStatusRequest, pb.GetGrantStatusResponse, self._status),
             Method(
-                f"/{SERVICE}/ReadRecord",
-                pb.ReadRecordRequest,
-                pb.ReadRecordResponse,
-                self._read,
-                is_read=True,
-            ),
-            Method(f"/{SERVICE}/RevokeGrant", pb.RevokeGrantRequest, pb.RevokeGrantResponse, self._revoke),
-            Method(
-                f"/{SERVICE}/GetGrantStatus",
-                pb.GetGrantStatusRequest,
-                pb.GetGrantStatusResponse,
-                self._status,
-            ),
-            Method(
-                f"/{SERVICE}/ListAssignedTickets",
+                at + "ListAssignedTickets",
                 pb.ListAssignedTicketsRequest,
                 pb.ListAssignedTicketsResponse,
                 self._list,
             ),
-            Method(
-                f"/{SERVICE}/ExplainDenial", pb.ExplainDenialRequest, pb.ExplainDenialResponse, self._explain
-            ),
-            Method(
-                f"/{KEYS}/GetJwks",
-                key_service_pb2.GetJwksRequest,
-                key_service_pb2.GetJwksResponse,
-                self._keys,
-            ),
+            Method(at + "ExplainDenial", pb.ExplainDenialRequest, pb.ExplainDenialResponse, self._explain),
+            Method(f"/{KEYS}/GetJwks", keys_pb.GetJwksRequest, keys_pb.GetJwksResponse, self._keys),
         )
 
     async def _create(self, call: Call, request: pb.CreateGrantRequest) -> pb.CreateGrantResponse:
@@ -175,12 +159,8 @@ class AccessService:
             fields=[pb.FieldExplanation(name=name, missing=missing) for name, missing in why.fields.items()],
         )
 
-    async def _keys(
-        self,
-        call: Call,
-        request: key_service_pb2.GetJwksRequest,  # noqa: ARG002 - one shape for all handlers
-    ) -> key_service_pb2.GetJwksResponse:
-        return key_service_pb2.GetJwksResponse(jwks=self._jwks())
+    async def _keys(self, _: Call, __: keys_pb.GetJwksRequest) -> keys_pb.GetJwksResponse:
+        return keys_pb.GetJwksResponse(jwks=self._jwks())
 
 
 def timestamp(moment: datetime) -> Timestamp:

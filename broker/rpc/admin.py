@@ -49,17 +49,15 @@ class ContainmentService:
 
     def methods(self) -> Sequence[Method[Any, Any]]:
         """Lists the RPCs by full name."""
+        at = f"/{CONTAINMENT}/"
         return (
-            Method(f"/{CONTAINMENT}/SuspendAgent", pb.SuspendAgentRequest, pb.SuspendAgentResponse, self._suspend),
+            Method(at + "SuspendAgent", pb.SuspendAgentRequest, pb.SuspendAgentResponse, self._suspend),
             Method(
-                f"/{CONTAINMENT}/ReinstateAgent", pb.ReinstateAgentRequest, pb.ReinstateAgentResponse,
-                self._reinstate,
+                at + "ReinstateAgent", pb.ReinstateAgentRequest, pb.ReinstateAgentResponse, self._reinstate
             ),
-            Method(f"/{CONTAINMENT}/RevokeGrants", pb.RevokeGrantsRequest, pb.RevokeGrantsResponse, self._revoke),
-            Method(
-                f"/{CONTAINMENT}/ListSuspensions", pb.ListSuspensionsRequest, pb.ListSuspensionsResponse, self._list
-            ),
-        )  # fmt: skip
+            Method(at + "RevokeGrants", pb.RevokeGrantsRequest, pb.RevokeGrantsResponse, self._revoke),
+            Method(at + "ListSuspensions", pb.ListSuspensionsRequest, pb.ListSuspensionsResponse, self._list),
+        )
 
     async def _suspend(self, call: Call, request: pb.SuspendAgentRequest) -> pb.SuspendAgentResponse:
         call.decision_id, suspension = await self._containment.suspend(
@@ -118,35 +116,25 @@ class TicketFeedService:
 
     def methods(self) -> Sequence[Method[Any, Any]]:
         """Lists the unary RPCs by full name."""
+        at = f"/{FEED}/"
         return (
             Method(
-                f"/{FEED}/PublishEvents",
+                at + "PublishEvents",
                 feed_pb.PublishEventsRequest,
                 feed_pb.PublishEventsResponse,
                 self._publish,
             ),
             Method(
-                f"/{FEED}/SendHeartbeat",
-                feed_pb.SendHeartbeatRequest,
-                feed_pb.SendHeartbeatResponse,
-                self._beat,
+                at + "SendHeartbeat", feed_pb.SendHeartbeatRequest, feed_pb.SendHeartbeatResponse, self._beat
             ),
         )
 
     def streams(self) -> Sequence[Method[Any, Any]]:
         """Lists the client-streaming RPCs by full name."""
-        return (
-            Method(
-                f"/{FEED}/ResyncTickets",
-                feed_pb.ResyncTicketsRequest,
-                feed_pb.ResyncTicketsResponse,
-                self._resync,
-            ),
-        )
+        request, answer = feed_pb.ResyncTicketsRequest, feed_pb.ResyncTicketsResponse
+        return (Method(f"/{FEED}/ResyncTickets", request, answer, self._resync),)
 
-    async def _publish(
-        self, call: Call, request: feed_pb.PublishEventsRequest
-    ) -> feed_pb.PublishEventsResponse:  # noqa: ARG002
+    async def _publish(self, _: Call, request: feed_pb.PublishEventsRequest) -> feed_pb.PublishEventsResponse:
         if not 1 <= len(request.events) <= MOST_EVENTS:
             raise RequestMalformedError(field="events", cause="number of events")
         done = await self._feed.publish(self._feeds, request.events)
@@ -154,7 +142,7 @@ class TicketFeedService:
             outcomes=[OUTCOMES[outcome] for outcome in done.outcomes], contiguous_seq=done.contiguous_seq
         )
 
-    async def _beat(self, call: Call, request: feed_pb.SendHeartbeatRequest) -> feed_pb.SendHeartbeatResponse:  # noqa: ARG002
+    async def _beat(self, _: Call, request: feed_pb.SendHeartbeatRequest) -> feed_pb.SendHeartbeatResponse:
         fresh = await self._feed.heartbeat(self._feeds, request.heartbeat)
         return feed_pb.SendHeartbeatResponse(
             resync_needed=fresh.resync_needed,
@@ -163,9 +151,7 @@ class TicketFeedService:
         )
 
     async def _resync(
-        self,
-        call: Call,
-        requests: AsyncIterator[feed_pb.ResyncTicketsRequest],  # noqa: ARG002
+        self, _: Call, requests: AsyncIterator[feed_pb.ResyncTicketsRequest]
     ) -> feed_pb.ResyncTicketsResponse:
         async def parts() -> AsyncIterator[Sequence[str]]:
             async for request in requests:

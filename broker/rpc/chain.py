@@ -55,7 +55,8 @@ DEADLINE_FLOOR = 0.02
 
 Q = TypeVar("Q", bound=Message)
 A = TypeVar("A", bound=Message)
-Context = grpc.aio.ServicerContext
+Context = grpc.aio.ServicerContext[Any, Any]
+Handler = grpc.RpcMethodHandler[Any, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,7 @@ class Chain:
         self._call_timeout = call_timeout
         self.draining = False
 
-    def unary(self, method: Method[Any, Any]) -> grpc.RpcMethodHandler:
+    def unary(self, method: Method[Any, Any]) -> Handler:
         """Makes the handler of a unary method; it gets bytes, so that parsing is ours."""
 
         async def handler(data: bytes, context: Context) -> bytes:
@@ -145,7 +146,7 @@ class Chain:
 
         return grpc.unary_unary_rpc_method_handler(handler)
 
-    def client_stream(self, method: Method[Any, Any]) -> grpc.RpcMethodHandler:
+    def client_stream(self, method: Method[Any, Any]) -> Handler:
         """Makes the handler of a client-streaming method; its handler gets an iterator of messages."""
 
         async def handler(stream: Any, context: Context) -> bytes:
@@ -156,7 +157,7 @@ class Chain:
     async def __call__(self, method: Method[Any, Any], context: Context, data: Any) -> bytes:
         """Takes one call through the chain."""
         began = time.perf_counter()
-        metadata: Sequence[tuple[str, Any]] = context.invocation_metadata() or ()
+        metadata: Sequence[tuple[str, Any]] = tuple(context.invocation_metadata() or ())
         traceparent = next((v for k, v in metadata[:MOST_METADATA_ENTRIES] if k == "traceparent"), None)
         if not isinstance(traceparent, str):
             traceparent = None
@@ -213,7 +214,7 @@ class Chain:
             self._limits.leave(identity.peer)
         if type(answer) is not method.answer:  # (9)
             raise InternalError(cause="handler gave the wrong type")
-        return answer.SerializeToString()
+        return bytes(answer.SerializeToString())
 
     def _seconds(self, context: Context) -> float:
         """(2) Gives the seconds this call may take."""
@@ -228,7 +229,7 @@ class Chain:
         """(1) Makes a refusal of the catalogue out of whatever happened, on record where it is one."""
         error = _as_ours(exc)
         if error.code == "INTERNAL":
-            log.error("call failed", extra={"method": method.name, "error_type": type(exc).__name__})
+            log.error("call failed", extra={"method": method.name, "reason": error.cause})
         self._metrics.denial(error.reason)
         try:
             async with asyncio.timeout(self._call_timeout):
@@ -241,9 +242,8 @@ class Chain:
                     policy_version=call.policy_version,
                 )
         except Exception as failed:  # noqa: BLE001 - a refusal that cannot be recorded is not given
-            log.error(
-                "refusal not recorded", extra={"method": method.name, "error_type": type(failed).__name__}
-            )
+            extra = {"method": method.name, "reason": type(failed).__name__}
+            log.warning("refusal not recorded", extra=extra)
             error = LedgerUnavailableError(cause="refusal not recorded")
         if error.decision_id is None:
             error.decision_id = self._ids.new()

@@ -187,7 +187,7 @@ async def _watch(
         try:
             await refusals.record_counts()
         except BrokerError:
-            log.error("counted refusals not recorded")
+            log.warning("counted refusals not recorded")
         try:
             await asyncio.wait_for(stop.wait(), WATCH)
         except TimeoutError:

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 MOST_DEATHS = 5
 DEATH_WINDOW = 60.0
-"""More deaths of one child in this many seconds end the broker: something is wrong that starting won't mend."""
+"""More deaths of a child in so many seconds end the broker: something is wrong that starting won't mend."""
 
 NOT_FOR = {
     "access": ("admin_dsn", "feed_dsn", "owner_dsn", "records_owner_dsn", "auditor_dsn"),
@@ -89,14 +89,9 @@ class Supervisor:
         running = [c.process for c in self._children if c.process and c.process.returncode is None]
         for process in running:
             process.send_signal(signal.SIGTERM)
-        _, late = (
-            await asyncio.wait([asyncio.create_task(p.wait()) for p in running], timeout=seconds)
-            if running
-            else (
-                set(),
-                set(),
-            )
-        )
+        if not running:
+            return
+        _, late = await asyncio.wait({asyncio.create_task(p.wait()) for p in running}, timeout=seconds)
         if late:
             for process in running:
                 if process.returncode is None:
@@ -110,7 +105,7 @@ class Supervisor:
                 return
             child.deaths.append(time.monotonic())
             often = len(child.deaths) == MOST_DEATHS and time.monotonic() - child.deaths[0] < DEATH_WINDOW
-            log.error("child ended", extra={"child": child.name, "exit_code": code})
+            log.error("child ended", extra={"reason": child.name, "code": code})
             if code == EXIT_CONFIG or often:
                 self.failed.set()
                 return
@@ -172,18 +167,17 @@ async def _serve(settings: Settings, keys: SigningKeys, metrics_dir: Path) -> in
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     app = application(keys.jwks, metrics_dir, supervisor.not_ready)
-    http = _Http(
-        uvicorn.Config(
-            app,
-            host=settings.http_host,
-            port=settings.http_port,
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            timeout_graceful_shutdown=1,
-            server_header=False,
-        )  # fmt: skip
+    config = uvicorn.Config(
+        app,
+        host=settings.http_host,
+        port=settings.http_port,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=1,
+        server_header=False,
     )
+    http = _Http(config)
     tasks = {asyncio.create_task(supervisor.run()), asyncio.create_task(http.serve())}
     waits = {asyncio.create_task(stop.wait()), asyncio.create_task(supervisor.failed.wait())}
     await asyncio.wait(tasks | waits, return_when=asyncio.FIRST_COMPLETED)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from broker.errors import StartupError
-from broker.rpc.chain import Chain, Method
+from broker.rpc.chain import Chain, Handler, Method
 from broker.settings import ListenerSettings
 
 log = logging.getLogger(__name__)
@@ -82,21 +82,23 @@ def credentials(listener: ListenerSettings) -> grpc.ServerCredentials:
                 return None
             fresh = load()
         except (OSError, StartupError):  # half-written: keep the old one, look again at the next handshake
-            log.error("tls files unreadable")
+            log.warning("TLS files cannot be read; the old ones stay")
             return None
         seen[0] = now
         return fresh
 
-    return grpc.dynamic_ssl_server_credentials(first, follow, require_client_authentication=True)
+    # The stubs do not know that None means "as before"; grpc's documentation does.
+    fetcher = cast("Callable[[], grpc.ServerCertificateConfiguration]", follow)
+    return grpc.dynamic_ssl_server_credentials(first, fetcher, require_client_authentication=True)
 
 
 class _Others(grpc.GenericRpcHandler):
     """Answers unknown methods as forbidden ones: an administrator's port names nothing (E6)."""
 
-    def __init__(self, handler: grpc.RpcMethodHandler) -> None:
+    def __init__(self, handler: Handler) -> None:
         self._handler = handler
 
-    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+    def service(self, details: grpc.HandlerCallDetails) -> Handler | None:
         method = details.method or ""
         return None if method.startswith("/grpc.") else self._handler
 
@@ -116,7 +118,7 @@ class Port:
 
     def add(self, unary: Iterable[Method[Any, Any]], streams: Iterable[Method[Any, Any]] = ()) -> None:
         """Registers methods by their exact names."""
-        by_service: dict[str, dict[str, grpc.RpcMethodHandler]] = {}
+        by_service: dict[str, dict[str, Handler]] = {}
         handlers = [(m, self._chain.unary(m)) for m in unary]
         handlers += [(m, self._chain.client_stream(m)) for m in streams]
         for method, handler in handlers:
