@@ -15,7 +15,7 @@ CROSS JOIN LATERAL (SELECT * FROM broker_guard.@{view} WHERE s.told <> '' OFFSET
 SELECT
     wanted.number::int AS number,
     c.oid,
-    format('%I.%I', n.nspname, c.relname) AS quoted,
+    CASE WHEN c.oid IS NOT NULL THEN format('%I.%I', n.nspname, c.relname) END AS quoted,
     c.relkind::text AS relkind,
     pg_get_userbyid(c.relowner) AS owner,
     c.relrowsecurity AS row_security,

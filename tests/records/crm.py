@@ -46,7 +46,8 @@ INSERT INTO crm.customer (customer_id, name, email, birth_date)
 SELECT i, 'Name ' || i, 'c' || i || '@example.org', date '1980-01-01' + i FROM generate_series(1, 200) AS i;
 INSERT INTO crm.invoice SELECT c * 10 + n, c, c + n / 100.0
 FROM generate_series(1, 200) AS c, generate_series(0, 3) AS n;
-INSERT INTO crm.invoice_line SELECT i.invoice_id * 10 + n, i.invoice_id, 'line ' || n || ' of ' || i.customer_id
+INSERT INTO crm.invoice_line SELECT i.invoice_id * 10 + n, i.invoice_id,
+    'line ' || n || ' of ' || i.customer_id
 FROM crm.invoice AS i, generate_series(0, 2) AS n;
 RESET ROLE;
 ANALYZE crm.customer, crm.invoice, crm.invoice_line;
@@ -67,9 +68,13 @@ def catalog(*kinds: Kind) -> Catalog:
     chosen = kinds or (
         kind("customer", ["name", "email", "birth_date"], key="customer_id"),
         kind("invoice", ["total"], key="invoice_id", via="customer", link="customer_id", rows=3),
-        kind("invoice_line", ["description"], key="invoice_line_id", via="invoice", link="invoice_id", rows=50),
+        kind(
+            "invoice_line", ["description"], key="invoice_line_id", via="invoice", link="invoice_id", rows=50
+        ),
     )
-    return Catalog(("general",), {"resolve-ticket": "."}, {"profile": "."}, frozenset(), {k.name: k for k in chosen})
+    return Catalog(
+        ("general",), {"resolve-ticket": "."}, {"profile": "."}, frozenset(), {k.name: k for k in chosen}
+    )
 
 
 ALL = ("customer.name", "customer.email", "customer.birth_date", "invoice.total", "invoice_line.description")
@@ -88,12 +93,19 @@ class Guarded:
     catalog: Catalog
 
     async def grant(
-        self, customer: str, fields: Sequence[str] = ALL, *, lives: float = 300.0, grant_id: UUID | None = None
+        self,
+        customer: str,
+        fields: Sequence[str] = ALL,
+        *,
+        lives: float = 300.0,
+        grant_id: UUID | None = None,
     ) -> tuple[UUID, str]:
         """Mints a pass; gives grant id and pass."""
         grant = grant_id or uuid4()
         end = datetime.now(UTC) + timedelta(seconds=lives)
-        text = await self.mint.fetchval("SELECT broker.mint_pass($1, $2, $3, $4)", grant, customer, list(fields), end)
+        text = await self.mint.fetchval(
+            "SELECT broker.mint_pass($1, $2, $3, $4)", grant, customer, list(fields), end
+        )
         return grant, text
 
     async def read(self, customer: str, fields: Sequence[str] = ALL, **options: float):

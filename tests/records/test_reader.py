@@ -13,6 +13,8 @@ async def test_reads_the_customer_of_the_pass_with_children(guarded: crm.Guarded
     assert [r.values["invoice.total"] for r in found.rows["invoice"]] == ["7.03", "7.02", "7.01"]
     assert found.truncated == {"invoice"}
     assert {r.values["invoice_line.description"] for r in found.rows["invoice_line"]} == {
-        "line 0 of 7", "line 1 of 7", "line 2 of 7"
+        "line 0 of 7",
+        "line 1 of 7",
+        "line 2 of 7",
     }
     assert len(found.rows["invoice_line"]) == 12
