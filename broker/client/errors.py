@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import ClassVar, cast
 
 import grpc
-from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
+from google.rpc import error_details_pb2, status_pb2
 
 DOMAIN = "broker.v1"
 DETAILS_KEY = "grpc-status-details-bin"

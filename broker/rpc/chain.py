@@ -20,7 +20,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, NoReturn, Protocol, TypeVar
+from typing import Any, Generic, NoReturn, Protocol, TypeAlias, TypeVar
 from uuid import UUID
 
 import grpc
@@ -55,8 +55,8 @@ DEADLINE_FLOOR = 0.02
 
 Q = TypeVar("Q", bound=Message)
 A = TypeVar("A", bound=Message)
-Context = grpc.aio.ServicerContext[Any, Any]
-Handler = grpc.RpcMethodHandler[Any, Any]
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +158,8 @@ class Chain:
         """Takes one call through the chain."""
         began = time.perf_counter()
         metadata: Sequence[tuple[str, Any]] = tuple(context.invocation_metadata() or ())
-        traceparent = next((v for k, v in metadata[:MOST_METADATA_ENTRIES] if k == "traceparent"), None)
-        if not isinstance(traceparent, str):
-            traceparent = None
+        trace_headers = [v for k, v in metadata[:MOST_METADATA_ENTRIES] if k == "traceparent"]
+        traceparent = trace_headers[0] if len(trace_headers) == 1 else None  # doubled: nobody's (G12)
         trace: Trace | ReadTrace = (
             self._telemetry.start_read(traceparent)
             if method.is_read

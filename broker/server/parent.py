@@ -31,6 +31,7 @@ from broker.server.http import application
 from broker.server.locks import PortLock
 from broker.server.worker import EXIT_CONFIG
 from broker.settings import SERVE_NEEDS, Settings
+from broker.telemetry import forget_process
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +104,8 @@ class Supervisor:
             code = await self._run_once(child)
             if self._stopping:
                 return
+            if child.process is not None:
+                forget_process(child.process.pid, self._metrics_dir)
             child.deaths.append(time.monotonic())
             often = len(child.deaths) == MOST_DEATHS and time.monotonic() - child.deaths[0] < DEATH_WINDOW
             log.error("child ended", extra={"reason": child.name, "code": code})
@@ -115,6 +118,7 @@ class Supervisor:
         stripped = self._settings.model_copy(update=dict.fromkeys(NOT_FOR[child.role], ""))
         environment = {k: v for k, v in os.environ.items() if not k.startswith("BROKER_")}
         environment["PROMETHEUS_MULTIPROC_DIR"] = str(self._metrics_dir)
+        environment.setdefault("GRPC_VERBOSITY", "NONE")  # its C core writes past our log
         process = child.process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "broker.server.worker", child.role, str(child.index),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=environment,

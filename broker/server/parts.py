@@ -68,7 +68,7 @@ async def open_telemetry(
     resource = resource_from(version(DISTRIBUTION))
     if exporter := exporter_from(os.environ):
         export = OtlpExport(exporter, resource, metrics)
-        stack.callback(export.close)
+        stack.push_async_callback(asyncio.to_thread, export.close)  # it waits for the collector
         sinks.append(export)
     return Telemetry(sinks, resource=resource)
 

@@ -10,7 +10,7 @@ Invariants:
 from __future__ import annotations
 
 from broker.telemetry.logs import FIELDS, JsonFormatter, set_up_logging
-from broker.telemetry.metrics import Metrics, render_metrics
+from broker.telemetry.metrics import Metrics, forget_process, render_metrics
 from broker.telemetry.names import (
     APPEND,
     APPLY,
@@ -92,6 +92,7 @@ __all__ = [
     "Step",
     "Telemetry",
     "Trace",
+    "forget_process",
     "parse_traceparent",
     "render_metrics",
     "set_up_logging",

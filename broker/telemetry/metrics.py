@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from broker.errors import CATALOGUE
 from broker.telemetry.names import CODES
@@ -111,3 +111,8 @@ def render_metrics(folder: Path | None = None, registry: CollectorRegistry = REG
     summed = CollectorRegistry()
     MultiProcessCollector(summed, path=str(folder))  # type: ignore[no-untyped-call]
     return generate_latest(summed)
+
+
+def forget_process(pid: int, folder: Path) -> None:
+    """Takes a dead worker's gauges out of the sum; its counters stay, they happened."""
+    mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
