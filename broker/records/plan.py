@@ -21,6 +21,9 @@ SCAN = 1000
 """Most rows of one customer that a view sorts; beyond, which rows are shown is arbitrary, and they
 are flagged as cut. Keeps a customer with a million rows as cheap as one with a thousand."""
 
+SCAN_PARENTS = 10_000
+"""Most parents of one customer whose children are looked for, for the same reason."""
+
 OUR_POLICIES = frozenset({"broker_guard_others", "broker_guard_passes"})
 
 STORE_TABLES = ("guard_key", "salt", "install_step", "installation")
@@ -296,15 +299,22 @@ def _views(catalog: Catalog, world: World) -> Iterator[Step]:
 def _view_parts(catalog: Catalog, world: World, kind: Kind) -> dict[str, str]:
     links = chain(catalog, kind)
     relation = world.relations[kind.name]
-    tables = f"{world.relations[links[0].name].quoted} AS t0"
+    first = world.relations[links[0].name]
+    top = first.columns[links[0].link or links[0].key].quoted
+    source = fill("source_customer", table=first.quoted, alias="t0", column=top)
     for i, (parent, link) in enumerate(pairwise(links)):
         here, above = world.relations[link.name], world.relations[parent.name]
-        tables += (
-            f" JOIN {here.quoted} AS t{i + 1}"
-            f" ON t{i + 1}.{here.columns[link.link].quoted} = t{i}.{above.columns[parent.key].quoted}"
+        source = fill(
+            "source_parent",
+            above=source,
+            parent=f"t{i}",
+            parent_key=above.columns[parent.key].quoted,
+            scan=SCAN_PARENTS,
+            table=here.quoted,
+            alias=f"t{i + 1}",
+            column=here.columns[link.link].quoted,
         )
     last = f"t{len(links) - 1}"
-    top = world.relations[links[0].name].columns[links[0].link or links[0].key]
     columns = [f"{last}.{relation.columns[kind.key].quoted} AS sort_key"]
     fields = []
     for i, f in enumerate(kind.fields.values()):
@@ -315,9 +325,7 @@ def _view_parts(catalog: Catalog, world: World, kind: Kind) -> dict[str, str]:
     return {
         "fields": ",\n    ".join(fields),
         "columns": ",\n            ".join(columns),
-        "tables": tables,
-        "first": "t0",
-        "first_column": top.quoted,
+        "source": source,
         "scan": str(max(SCAN, kind.rows + 1)),
         "limit": str(kind.rows + 1),
         "names": ", ".join(f"'{f.full_name}'" for f in kind.fields.values()),

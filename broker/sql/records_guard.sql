@@ -258,14 +258,22 @@ CROSS JOIN LATERAL (
     FROM (
         SELECT
             @{columns}
-        FROM @{tables}
-        WHERE @{first}.@{first_column} = pass.customer_key AND @{first}.@{first_column}::text = pass.customer
+        FROM @{source}
         LIMIT @{scan}
     ) AS bounded
     ORDER BY bounded.sort_key DESC
     LIMIT @{limit}
 ) AS found
 WHERE pass.fields && ARRAY[@{names}];
+
+-- name: source_customer
+-- Finds rows by the customer's key; one spelling of a key is the customer, others are nobody.
+@{table} AS @{alias} WHERE @{alias}.@{column} = pass.customer_key AND @{alias}.@{column}::text = pass.customer;
+
+-- name: source_parent
+-- Finds rows by their parents, of which a bounded number is looked at.
+(SELECT @{parent}.@{parent_key} AS up FROM @{above} LIMIT @{scan}) AS of_@{parent}
+        JOIN @{table} AS @{alias} ON @{alias}.@{column} = of_@{parent}.up;
 
 -- name: view_undo#
 -- Undoes view.

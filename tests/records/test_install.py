@@ -279,7 +279,7 @@ SPOILS = {
         "view read_invoice for the reader alone",
     ),
     "a second view of the guard": (
-        "CREATE VIEW crm.back_door AS SELECT name FROM crm.customer; ALTER VIEW crm.back_door OWNER TO broker_guard",
+        "CREATE VIEW crm.door AS SELECT name FROM crm.customer; ALTER VIEW crm.door OWNER TO broker_guard",
         "nothing else of broker_guard",
     ),
     "a verifier of the superuser": (
