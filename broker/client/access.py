@@ -248,7 +248,7 @@ class BrokerClient:
 
     async def jwks(self) -> str:
         """Gives the broker's public keys, a JWK Set as JSON text, for `verify_receipt`."""
-        answer = await self._call(self._keys.GetJwks, key_service_pb2.GetJwksRequest(), "")
+        answer = await self._call(self._keys.GetJwks, key_service_pb2.GetJwksRequest(), await self._token())
         return answer.jwks
 
     # --- the grants that are kept ------------------------------------------------------------------
@@ -311,7 +311,7 @@ class BrokerClient:
         CreateGrant is idempotent by its request id, RevokeGrant by nature, and a read that is
         repeated is put on record each time.
         """
-        metadata: Metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        metadata: Metadata = (("authorization", f"Bearer {token}"),)
         return await self._channel.call(lambda left: method(request, timeout=left, metadata=metadata))
 
     async def _token(self) -> str:

@@ -30,7 +30,7 @@ AGENT_ISSUER = "https://idp.broker.dev"
 AUDIENCE = "https://broker.broker.dev"
 FEED_ID = "https://helpdesk.broker.dev"
 FEED_IDENTITY = f"spiffe://{TRUST_DOMAIN}/feed/helpdesk"
-ADMIN_IDENTITY = f"spiffe://{TRUST_DOMAIN}/admin/oncall"
+ADMIN_IDENTITY = f"spiffe://{TRUST_DOMAIN}/admin/containment"
 TOOLS = {"desk": "desk-app", "phone": "phone-app"}
 """Support tools and the OAuth client of each."""
 
