@@ -8,14 +8,16 @@ Invariants:
 """
 
 from broker.authn.agent import AgentVerifier
+from broker.authn.authority import Authorities
 from broker.authn.caller import Authenticator
 from broker.authn.clock import SteadyClock
 from broker.authn.jwks import FileKeys, HttpsKeys, KeySource, open_sources
-from broker.authn.tool import RevokedSerials, ToolVerifier
+from broker.authn.tool import RevokedSerials, ToolVerifier, peer_certificates
 
 __all__ = [
     "AgentVerifier",
     "Authenticator",
+    "Authorities",
     "FileKeys",
     "HttpsKeys",
     "KeySource",
@@ -23,4 +25,5 @@ __all__ = [
     "SteadyClock",
     "ToolVerifier",
     "open_sources",
+    "peer_certificates",
 ]

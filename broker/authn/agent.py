@@ -76,16 +76,18 @@ class AgentVerifier:
             TokenInvalidError: there is not exactly one good token.
             KeysUnavailableError: the issuer's keys are not to be had.
         """
-        token = _bearer(authorization)
-        checked = self._verified.get(token)
+        if len(authorization) != 1:
+            raise TokenInvalidError(cause="not exactly one authorization entry")
+        (entry,) = authorization
+        checked = self._verified.get(entry)
         if checked is None:
-            checked = await self._check(token)
+            checked = await self._check(entry)
         principal = checked.principal
         jose.check_window(self._clock(), begins=checked.begins, expires=principal.expire_time)
         return principal
 
-    async def _check(self, token: str) -> _Checked:
-        unverified = jose.peek(token)
+    async def _check(self, entry: str) -> _Checked:
+        unverified = jose.peek(_bearer(entry))
         settings = self._issuers.get(unverified.issuer or "")
         if settings is None:
             raise TokenInvalidError(cause="iss is not accepted")
@@ -97,7 +99,7 @@ class AgentVerifier:
             extra_headers=settings.extra_headers,
         )
         checked = self._read(verified.claims, settings)
-        self._verified.put(token, verified.key, checked)
+        self._verified.put(entry, verified.key, checked)
         return checked
 
     def _read(self, claims: jose.Claims, settings: IssuerSettings) -> _Checked:
@@ -115,13 +117,10 @@ class AgentVerifier:
         return _Checked(principal, settings.issuer, float(begins))
 
 
-def _bearer(values: Sequence[str]) -> str:
-    if len(values) != 1:
-        raise TokenInvalidError(cause="not exactly one authorization entry")
-    value = values[0]
-    if len(value) > _LONGEST_ENTRY:
+def _bearer(entry: str) -> str:
+    if len(entry) > _LONGEST_ENTRY:
         raise TokenInvalidError(cause="authorization entry is too long")
-    match = _BEARER.fullmatch(value)
+    match = _BEARER.fullmatch(entry)
     if match is None:
         raise TokenInvalidError(cause="authorization entry is not one bearer token")
     return match.group(1)

@@ -20,19 +20,22 @@ class Authenticator:
         self._agents = agents
         self._clients = {tool.identity: frozenset(tool.client_ids) for tool in settings}
 
-    async def authenticate(self, certificate: bytes, authorization: Sequence[str]) -> Caller:
+    async def authenticate(
+        self, certificate: bytes, authorization: Sequence[str], chain: bytes = b""
+    ) -> Caller:
         """Gives the caller; the tool is looked at first, so that a stranger's token costs nothing.
 
         Args:
             certificate: the peer's certificate; b"" where there is none.
             authorization: every value of the `authorization` metadata key.
+            chain: what the peer sent beside its certificate.
 
         Raises:
             ToolIdentityError: the certificate does not name one known tool.
             TokenInvalidError: the token is no good, or was issued to another tool's client.
             KeysUnavailableError: the issuer's keys are not to be had.
         """
-        tool = self._tools.verify(certificate)
+        tool = self._tools.verify(certificate, chain)
         principal = await self._agents.verify(authorization)
         if principal.client_id not in self._clients.get(tool.identity, frozenset()):
             raise TokenInvalidError(cause="token was issued to another client than the tool's")

@@ -5,7 +5,7 @@ Invariants:
 - the name is the one URI SAN, a strict SPIFFE id of our trust domain; never the common name, which
   gRPC falls back to; a DNS name only where the settings say so and there is no URI at all;
 - a connection outlives what was true at its handshake, and a resumed session has none: validity,
-  deny list and allow-list are looked at on every call.
+  authority, deny list and allow-list are looked at on every call.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import base64
 import hashlib
 import re
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from broker.authn.authority import Authorities
 from broker.errors import StartupError, ToolIdentityError
 from broker.model import Tool
 
@@ -55,6 +56,7 @@ class _Certificate:
     serial: int
     begins: float  # POSIX seconds
     ends: float
+    generation: int  # of the authorities that vouched for it
 
 
 class RevokedSerials:
@@ -116,6 +118,7 @@ class ToolVerifier:
         *,
         dns_identities: bool = False,
         revoked: RevokedSerials | None = None,
+        authorities: Authorities | None = None,
     ) -> None:
         """Takes what certificates are held against.
 
@@ -125,6 +128,8 @@ class ToolVerifier:
             clock: POSIX seconds.
             dns_identities: accept exactly one DNS SAN where there is no URI SAN.
             revoked: deny list.
+            authorities: asked again behind TLS; without them the handshake's word stands for as long as
+                the connection and its resumed sessions do.
 
         Raises:
             StartupError: the trust domain is none.
@@ -138,22 +143,26 @@ class ToolVerifier:
         self._clock = clock
         self._dns_identities = dns_identities
         self._revoked = revoked or RevokedSerials(None)
+        self._authorities = authorities
         self._remembered: OrderedDict[bytes, _Certificate] = OrderedDict()
 
-    def verify(self, certificate: bytes) -> Tool:
+    def verify(self, certificate: bytes, chain: bytes = b"") -> Tool:
         """Gives the tool that a peer's certificate names.
 
         Args:
             certificate: the leaf, PEM (`x509_pem_cert` of gRPC's auth context) or DER; b"" where the
                 connection has none.
+            chain: what the peer sent, PEM (`x509_pem_cert_chain`); needed where authorities issue
+                through others.
 
         Raises:
             ToolIdentityError: it names nobody, more than one, somebody unknown, or is not valid now.
         """
         digest = hashlib.sha256(certificate).digest()
+        generation = self._authorities.generation() if self._authorities else 0
         found = self._remembered.get(digest)
-        if found is None:
-            found = self._read(certificate)
+        if found is None or found.generation != generation:
+            found = self._read(certificate, chain, generation)
             self._remembered[digest] = found
             if len(self._remembered) > MAX_REMEMBERED:
                 self._remembered.popitem(last=False)
@@ -167,8 +176,10 @@ class ToolVerifier:
             raise ToolIdentityError(cause="identity is not known here")
         return found.tool
 
-    def _read(self, certificate: bytes) -> _Certificate:
+    def _read(self, certificate: bytes, chain: bytes, generation: int) -> _Certificate:
         leaf = _load(certificate)
+        if self._authorities and not self._authorities.vouch(leaf, _load_chain(chain)):
+            raise ToolIdentityError(cause="certificate is of no authority of ours")
         try:
             extensions = {extension.oid: extension.value for extension in leaf.extensions}
             _check_strength(leaf)
@@ -180,6 +191,7 @@ class ToolVerifier:
                 serial=leaf.serial_number,
                 begins=leaf.not_valid_before_utc.timestamp(),
                 ends=leaf.not_valid_after_utc.timestamp(),
+                generation=generation,
             )
         except (x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as exc:
             raise ToolIdentityError(cause="certificate extensions are malformed") from exc
@@ -210,6 +222,16 @@ class ToolVerifier:
         return uri
 
 
+def peer_certificates(auth_context: Mapping[str, Iterable[bytes]]) -> tuple[bytes, bytes]:
+    """Picks the leaf and what came beside it out of gRPC's auth context; b"" for what is not there.
+
+    Everything else in there is left alone, above all `x509_common_name` and `peer_spiffe_id`.
+    """
+    leaves = tuple(auth_context.get("x509_pem_cert", ()))
+    chains = tuple(auth_context.get("x509_pem_cert_chain", ()))
+    return (leaves[0] if len(leaves) == 1 else b"", chains[0] if len(chains) == 1 else b"")
+
+
 def _load(certificate: bytes) -> x509.Certificate:
     if not certificate:
         raise ToolIdentityError(cause="no client certificate")
@@ -222,6 +244,17 @@ def _load(certificate: bytes) -> x509.Certificate:
         return x509.load_der_x509_certificate(certificate)
     except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
         raise ToolIdentityError(cause="certificate is malformed") from exc
+
+
+def _load_chain(chain: bytes) -> list[x509.Certificate]:
+    if not chain:
+        return []
+    if len(chain) > 4 * MAX_CERTIFICATE_BYTES:
+        raise ToolIdentityError(cause="certificate chain is too long")
+    try:
+        return x509.load_pem_x509_certificates(chain)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
+        raise ToolIdentityError(cause="certificate chain is malformed") from exc
 
 
 def _check_strength(leaf: x509.Certificate) -> None:

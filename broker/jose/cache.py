@@ -18,6 +18,9 @@ T = TypeVar("T")
 CAPACITY = 8192
 """Tokens remembered; at about 2 KiB each this bounds a worker's share to 16 MiB."""
 
+MAX_TEXT = 16 * 1024
+"""Longest text that is looked for; no token is longer, and hashing megabytes would be a way in."""
+
 
 class VerifiedCache(Generic[T]):
     """A bounded map from token text to what verifying it gave; least recently used goes first.
@@ -38,6 +41,8 @@ class VerifiedCache(Generic[T]):
 
     def get(self, token: str) -> T | None:
         """Gives what was remembered, if the key that signed is still in force."""
+        if len(token) > MAX_TEXT:
+            return None
         digest = _digest(token)
         entry = self._entries.get(digest)
         if entry is None:
