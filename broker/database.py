@@ -124,6 +124,10 @@ async def open_pool(
                 "idle_in_transaction_session_timeout": millis,
                 "timezone": "UTC",
                 "jit": "off",
+                # Whatever the role or the database is set to: an answer waits for its commit to be durable,
+                # and behind a lock a statement sees what the last holder committed.
+                "synchronous_commit": "on",
+                "default_transaction_isolation": "read committed",
                 **(settings or {}),
             },
         )

@@ -86,21 +86,35 @@ class Refusals:
         return error
 
     async def record_counts(self, *, everything: bool = False) -> None:
-        """Appends one event per peer and reason whose refusals were only counted; call it every minute."""
-        for peer, reason, count in self._rate.due(everything=everything):
+        """Appends one event per peer and reason whose refusals were only counted; call it often.
+
+        Args:
+            everything: also those whose minute still runs; at shutdown.
+
+        Raises:
+            LedgerUnavailableError: the ledger does not take them; the counts are kept for the next call.
+        """
+        due = self._rate.due(everything=everything)
+        while due:
+            peer, reason, count = due[-1]
             tool, _, agent = peer.partition("\n")
-            await self._ledger.append(
-                Event(
-                    id=self._ids.new(),
-                    kind=EventKind.DENIALS,
-                    outcome="refused",
-                    trace_id=NO_TRACE,
-                    agent=agent,
-                    tool=tool,
-                    reason=reason,
-                    detail={"count": count},
-                )
+            event = Event(
+                id=self._ids.new(),
+                kind=EventKind.DENIALS,
+                outcome="refused",
+                trace_id=NO_TRACE,
+                agent=agent,
+                tool=tool,
+                reason=reason,
+                detail={"count": count},
             )
+            try:
+                await self._ledger.append(event)
+            except BrokerError:
+                for held in due:  # counted on until the ledger takes them
+                    self._rate.give_back(*held)
+                raise
+            due.pop()
 
 
 def decision_detail(decision: Decision, facts: Facts, roles: Sequence[str]) -> dict[str, Any]:

@@ -45,6 +45,11 @@ class DenialRate:
         counter.held += 1
         return False
 
+    def give_back(self, peer: str, reason: str, count: int) -> None:
+        """Takes back a count of `due` that could not be recorded; it is due again after a window."""
+        counter = self._counters.setdefault((peer, reason), _Counter(self._clock()))
+        counter.held += count
+
     def due(self, *, everything: bool = False) -> list[tuple[str, str, int]]:
         """Takes out the counts whose window is over: peer, reason, number of denials.
 

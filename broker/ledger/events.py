@@ -35,8 +35,13 @@ class EventKind(StrEnum):
     SUSPENSION = "suspension"
 
 
+MOST_AHEAD = 10.0
+"""Seconds that ids may run ahead of a clock that stepped back. The database refuses an id that is a
+minute off; a worker whose clock was an hour fast and was put right must not be refused for an hour."""
+
+
 class EventIds:
-    """Makes UUIDv7 ids that grow within this process, also when its clock steps back."""
+    """Makes UUIDv7 ids that grow within this process, also when its clock steps back a little."""
 
     def __init__(
         self,
@@ -51,7 +56,8 @@ class EventIds:
     def new(self) -> UUID:
         """Makes the next id: 48 bits of milliseconds, 12 bits that count within one, 62 random bits."""
         tick = int(self._clock() * 1000) << 12
-        self._last = max(tick, self._last + 1)
+        too_far = self._last - tick > int(MOST_AHEAD * 1000) << 12
+        self._last = tick if too_far else max(tick, self._last + 1)
         millis, count = self._last >> 12, self._last & 0xFFF
         return UUID(int=millis << 80 | 0x7 << 76 | count << 64 | 0b10 << 62 | self._randbits(62))
 

@@ -12,6 +12,7 @@ import asyncpg
 
 from broker.database import connection, queries
 from broker.ledger.events import Event
+from broker.ledger.writer import on_record
 from broker.model import Level
 
 Q = queries("ledger")
@@ -67,10 +68,11 @@ class GrantStore:
             When it was revoked; the first time where it was revoked before.
         """
         async with connection(self._pool) as conn:
-            revoked: datetime | None = await conn.fetchval(
-                Q.revoke_own_grant,
-                event.id, event.grant_id, event.agent, event.tool, event.trace_id, event.head,
-            )  # fmt: skip
+            with on_record():
+                revoked: datetime | None = await conn.fetchval(
+                    Q.revoke_own_grant,
+                    event.id, event.grant_id, event.agent, event.tool, event.trace_id, event.head,
+                )  # fmt: skip
         return revoked
 
     async def is_suspended(self, agent: str) -> bool:

@@ -10,7 +10,9 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -18,8 +20,8 @@ from uuid import UUID
 
 import asyncpg
 
-from broker.database import Batch, Connection, connection, queries, transaction
-from broker.errors import DatabaseUnavailableError, LedgerUnavailableError
+from broker.database import UNREACHABLE, Batch, Connection, connection, queries, transaction
+from broker.errors import DatabaseUnavailableError, LedgerUnavailableError, RequestMalformedError
 from broker.ledger.events import Event, GrantAppend, ReadAppend
 from broker.ledger.receipt import Receipt, receipts
 
@@ -39,6 +41,12 @@ BACKLOG = 4096
 
 READ_BACK_TRIES = 3
 """How often a broken commit is looked up before its callers hear UNAVAILABLE."""
+
+ROLLED_BACK = (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError)
+"""What the server says of a statement that it gave up: nothing of it is durable, nothing to look up."""
+
+MOST_SKEW = 30.0
+"""Seconds that this machine's clock may differ from the database's; ids are refused beyond a minute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +71,7 @@ class Ledger:
         sign_root: Callable[[bytes, int], str],
         *,
         door: str = ACCESS_DOOR,
+        clock: Callable[[], float] = time.time,
         on_group: Callable[[int], None] = lambda _: None,
         on_failure: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -72,12 +81,14 @@ class Ledger:
             pool: connections as the role of the door.
             sign_root: gives a compact JWS over root and size.
             door: which door of the database takes events without ground.
+            clock: POSIX seconds, the clock of the event ids.
             on_group: told the size of each committed group.
             on_failure: told the kind of each failed append.
         """
         self._pool = pool
         self._sign_root = sign_root
         self._door = door
+        self._clock = clock
         self._on_group = on_group
         self._on_failure = on_failure
         self._batch: Batch[Item, Verdict] = Batch(
@@ -109,19 +120,26 @@ class Ledger:
             row = await conn.fetchrow(Q.ready)
         if row is None or not row["writable"]:
             return "the database is a standby"
+        if abs(skew := self._clock() - row["now"]) > MOST_SKEW:
+            return f"this machine's clock is {skew:+.0f} s off the database's; synchronise it"
         return "" if row["partitions"] else "ledger partitions are missing; run `broker migrate`"
 
     async def _flush(self, items: Sequence[Item]) -> Sequence[Verdict | BaseException]:
         try:
             verdicts: list[Verdict | BaseException] = list(await self._commit(items))
-        except (DatabaseUnavailableError, asyncpg.UniqueViolationError) as exc:
+        except DatabaseUnavailableError as exc:
+            if isinstance(exc.__cause__, ROLLED_BACK):
+                self._on_failure(exc.cause)
+                return _failed(items, exc.cause)
             # The commit may be durable all the same: ask before anybody writes again.
             return await self._after_broken_commit(items, exc)
-        except asyncpg.PostgresError as exc:
+        except (asyncpg.PostgresError, RequestMalformedError) as exc:
             self._on_failure(type(exc).__name__)
-            if len(items) == 1:
-                return [LedgerUnavailableError(cause=type(exc).__name__)]
-            return [(await self._flush([item]))[0] for item in items]
+            if len(items) > 1:
+                return [(await self._flush([item]))[0] for item in items]
+            if isinstance(exc, asyncpg.UniqueViolationError):  # an earlier try of this one was durable
+                return await self._after_broken_commit(items, exc)
+            return _failed(items, type(exc).__name__)
         else:
             self._on_group(len(items))
             return verdicts
@@ -138,7 +156,7 @@ class Ledger:
                 rows = await self._append_reads(conn, reads)
                 found.update({r.id: row for r, row in zip(reads, rows, strict=True)})
             if events := [item for item in items if isinstance(item, Event)]:
-                by_id = {row["id"]: row for row in await append_events(conn, events, door=self._door)}
+                by_id = {row["id"]: row for row in await _append_events(conn, events, self._door)}
                 found.update({e.id: {"reason": "", "leaf": by_id[e.id]["leaf"]} for e in events})
             for item in items:
                 if isinstance(item, GrantAppend):
@@ -176,17 +194,12 @@ class Ledger:
                 break
             except DatabaseUnavailableError:
                 continue
-        failed = LedgerUnavailableError(cause=f"append failed: {type(error).__name__}")
-        if stored is None:
-            return [failed] * len(items)
-        results: list[Verdict | BaseException] = []
-        for item in items:
-            row = stored.get(item.id)
-            if row is None or isinstance(item, GrantAppend):
-                results.append(failed)
-            else:
-                proof = receipts([row["leaf"]], self._sign_root)[0]
-                results.append(Verdict(row["reason"], proof))
+        results: list[Verdict | BaseException] = _failed(items, f"append failed: {type(error).__name__}")
+        for index, item in enumerate(items):
+            row = (stored or {}).get(item.id)
+            # Under this id, and this event: an id says nothing about what was stored with it.
+            if row is not None and row["leaf"].startswith(item.head) and not isinstance(item, GrantAppend):
+                results[index] = Verdict(row["reason"], receipts([row["leaf"]], self._sign_root)[0])
         return results
 
     async def _append_reads(self, conn: Connection, reads: Sequence[ReadAppend]) -> list[Any]:
@@ -221,7 +234,30 @@ async def append_events(conn: Connection, events: Sequence[Event], *, door: str 
         conn: a connection as the role of the door.
         events: what to append.
         door: `ACCESS_DOOR` or `ADMIN_DOOR`.
+
+    Raises:
+        LedgerUnavailableError: they could not be appended; the transaction must end with them.
     """
+    with on_record():
+        return await _append_events(conn, events, door)
+
+
+@contextlib.contextmanager
+def on_record() -> Iterator[None]:
+    """Turns the database's refusal of an event (no partition, clock skew, full disk) into UNAVAILABLE.
+
+    Raises:
+        LedgerUnavailableError: the event is not on record, so what it tells of must not happen.
+    """
+    try:
+        yield
+    except UNREACHABLE:
+        raise  # the connection's matter; `database.translated` names it
+    except asyncpg.PostgresError as exc:
+        raise LedgerUnavailableError(cause=type(exc).__name__) from exc
+
+
+async def _append_events(conn: Connection, events: Sequence[Event], door: str) -> list[Any]:
     return await conn.fetch(
         door,
         [e.id for e in events],
@@ -237,3 +273,8 @@ async def append_events(conn: Connection, events: Sequence[Event], *, door: str 
         [int(e.policy_version) if e.policy_version else None for e in events],
         [e.head for e in events],
     )
+
+
+def _failed(items: Sequence[Item], cause: str) -> list[Verdict | BaseException]:
+    """Refuses each item with an exception of its own: a shared one would share its decision id."""
+    return [LedgerUnavailableError(cause=cause) for _ in items]

@@ -60,12 +60,15 @@ SELECT broker.is_suspended($1);
 
 -- name: ready
 -- Tells whether the ledger could take an event now and the day after tomorrow.
-SELECT broker.partitions_ready() AS partitions, NOT pg_is_in_recovery() AS writable;
+SELECT
+    broker.partitions_ready() AS partitions,
+    NOT pg_is_in_recovery() AS writable,
+    extract(EPOCH FROM clock_timestamp())::double precision AS now;
 
 -- name: ensure_partitions
 -- Makes the partitions of the coming months.
 SELECT broker.ensure_partitions();
 
 -- name: purge
--- Forgets ended grants and old budget rows.
+-- Forgets some ended grants and old budget rows; gives how many.
 SELECT broker.purge();

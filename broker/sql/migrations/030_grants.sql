@@ -36,6 +36,7 @@ CREATE TABLE broker.access_grant (
     UNIQUE (agent, request_id)
 );
 CREATE INDEX access_grant_live ON broker.access_grant (agent, expire_time) WHERE revoke_time IS NULL;
+CREATE INDEX access_grant_end ON broker.access_grant (expire_time); -- for purge
 CREATE INDEX access_grant_ticket ON broker.access_grant (ticket_id, expire_time) WHERE revoke_time IS NULL;
 
 -- Distinct customers of an agent, by pseudonym. last_time is renewed at most once a minute, so the
@@ -47,6 +48,7 @@ CREATE TABLE broker.budget_use (
     PRIMARY KEY (agent, customer_pseudonym)
 );
 CREATE INDEX budget_use_window ON broker.budget_use (agent, last_time);
+CREATE INDEX budget_use_end ON broker.budget_use (last_time); -- for purge
 
 -- One row per live relation of an agent to a ticket, with all that an append compares.
 CREATE VIEW broker.standing AS

@@ -28,7 +28,7 @@ CREATE TABLE broker.ledger_event (
         'refused',
         'released' -- released at most: an 'outcome' event may narrow it
     )),
-    reason text NOT NULL, -- an ErrorReason, '' unless refused
+    reason text NOT NULL CHECK (reason ~ '^[A-Z_]*$'), -- an ErrorReason, '' unless refused
     policy_version bigint,
     leaf bytea NOT NULL, -- the truth: canonical JSON; every column above is an index over it
     PRIMARY KEY (id)
@@ -47,38 +47,9 @@ CREATE FUNCTION broker.uuid7_time(p_id uuid) RETURNS timestamptz LANGUAGE sql IM
     SELECT to_timestamp(('x' || lpad(left(replace(p_id::text, '-', ''), 12), 16, '0'))::bit(64)::bigint / 1000.0)
 $$;
 
--- Makes the partitions of this month and the next `p_ahead` ones; safe to run at any time.
-CREATE FUNCTION broker.ensure_partitions(p_ahead integer DEFAULT 2) RETURNS integer
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = broker, pg_temp AS $$
-DECLARE
-    v_start timestamptz;
-    v_name text;
-    v_made integer := 0;
-BEGIN
-    PERFORM pg_advisory_xact_lock(1651663207, 0);
-    FOR i IN 0..p_ahead LOOP
-        v_start := date_trunc('month', clock_timestamp() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC';
-        v_start := (v_start AT TIME ZONE 'UTC' + make_interval(months => i)) AT TIME ZONE 'UTC';
-        v_name := 'ledger_event_' || to_char(v_start AT TIME ZONE 'UTC', 'YYYYMM');
-        CONTINUE WHEN to_regclass('broker.' || v_name) IS NOT NULL;
-        EXECUTE format(
-            'CREATE TABLE broker.%I PARTITION OF broker.ledger_event FOR VALUES FROM (%L) TO (%L)',
-            v_name,
-            broker.uuid7_floor(v_start),
-            broker.uuid7_floor((v_start AT TIME ZONE 'UTC' + interval '1 month') AT TIME ZONE 'UTC')
-        );
-        v_made := v_made + 1;
-    END LOOP;
-    RETURN v_made;
-END
-$$;
-
--- Whether an event of the day after tomorrow would find its partition.
-CREATE FUNCTION broker.partitions_ready() RETURNS boolean
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = broker, pg_temp AS $$
-    SELECT to_regclass(
-        'broker.ledger_event_' || to_char((clock_timestamp() + interval '2 days') AT TIME ZONE 'UTC', 'YYYYMM')
-    ) IS NOT NULL
+-- Name of the partition that a time falls into.
+CREATE FUNCTION broker.partition_name(p_time timestamptz) RETURNS text LANGUAGE sql STABLE AS $$
+    SELECT 'ledger_event_' || to_char(p_time AT TIME ZONE 'UTC', 'YYYYMM')
 $$;
 
 -- Refuses every change of a stored event, whoever asks: the second lock behind the missing rights.
@@ -91,6 +62,54 @@ CREATE TRIGGER ledger_event_append_only BEFORE UPDATE OR DELETE ON broker.ledger
 FOR EACH ROW EXECUTE FUNCTION broker.refuse_change();
 CREATE TRIGGER ledger_event_no_truncate BEFORE TRUNCATE ON broker.ledger_event
 FOR EACH STATEMENT EXECUTE FUNCTION broker.refuse_change();
+
+-- Makes the partitions of this month and the next `p_ahead` ones; safe to run at any time.
+-- Made beside the ledger and attached: `PARTITION OF` would lock it against appends, and behind one
+-- long query of an auditor nothing could be put on record.
+CREATE FUNCTION broker.ensure_partitions(p_ahead integer DEFAULT 2) RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = broker, pg_temp AS $$
+DECLARE
+    v_start timestamp;
+    v_name text;
+    v_made integer := 0;
+BEGIN
+    PERFORM pg_advisory_xact_lock(1651663207, 0);
+    FOR i IN 0..p_ahead LOOP
+        v_start := date_trunc('month', clock_timestamp() AT TIME ZONE 'UTC') + make_interval(months => i);
+        v_name := broker.partition_name(v_start AT TIME ZONE 'UTC');
+        CONTINUE WHEN to_regclass('broker.' || v_name) IS NOT NULL;
+        EXECUTE format('CREATE TABLE broker.%I (LIKE broker.ledger_event INCLUDING CONSTRAINTS)', v_name);
+        EXECUTE format(
+            'ALTER TABLE broker.ledger_event ATTACH PARTITION broker.%I FOR VALUES FROM (%L) TO (%L)',
+            v_name,
+            broker.uuid7_floor(v_start AT TIME ZONE 'UTC'),
+            broker.uuid7_floor((v_start + interval '1 month') AT TIME ZONE 'UTC')
+        );
+        -- Row triggers come with the attachment, statement triggers do not.
+        EXECUTE format(
+            'CREATE TRIGGER ledger_event_no_truncate BEFORE TRUNCATE ON broker.%I '
+            'FOR EACH STATEMENT EXECUTE FUNCTION broker.refuse_change()',
+            v_name
+        );
+        v_made := v_made + 1;
+    END LOOP;
+    RETURN v_made;
+END
+$$;
+
+-- Whether an event of now and one of the day after tomorrow would find their partitions.
+CREATE FUNCTION broker.partitions_ready() RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = broker, pg_temp AS $$
+    SELECT bool_and(EXISTS (
+        SELECT FROM pg_inherits AS i
+        INNER JOIN pg_class AS c ON c.oid = i.inhrelid
+        WHERE
+            i.inhparent = 'broker.ledger_event'::regclass
+            AND NOT i.inhdetachpending
+            AND c.relname = broker.partition_name(needed.at)
+    ))
+    FROM (VALUES (clock_timestamp()), (clock_timestamp() + interval '2 days')) AS needed (at)
+$$;
 
 -- Completes a leaf: the writer's JSON without its closing brace, then what only the append knows.
 CREATE FUNCTION broker.leaf(p_head bytea, p_outcome text, p_reason text, p_time timestamptz) RETURNS bytea
@@ -148,7 +167,9 @@ CREATE FUNCTION broker.append_events(
 ) RETURNS TABLE (id uuid, leaf bytea, record_time timestamptz)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = broker, pg_temp AS $$
 BEGIN
-    IF NOT (p_kinds <@ ARRAY['denial', 'denials', 'login_failure', 'outcome']) THEN
+    IF NOT (
+        p_kinds <@ ARRAY['denial', 'denials', 'login_failure', 'outcome'] AND p_outcomes <@ ARRAY['done', 'refused']
+    ) THEN
         RAISE EXCEPTION 'kind not allowed here' USING ERRCODE = 'insufficient_privilege';
     END IF;
     RETURN QUERY SELECT * FROM broker.append_any(
@@ -192,10 +213,10 @@ BEGIN
         array_agg(coalesce(g.customer_pseudonym, '') ORDER BY u.ord),
         array_agg(coalesce(g.ticket_pseudonym, '') ORDER BY u.ord),
         -- a budget row younger than a minute says: counted already, nothing to write
-        bool_or(b.agent IS NULL)
+        bool_or(b.agent IS NULL OR least(u.hour, u.day) <= 0)
     INTO v_reasons, v_customers, v_tickets, v_charge
-    FROM unnest(p_grants, p_agents, p_facts_versions, p_presents, p_versions)
-        WITH ORDINALITY AS u (grant_id, agent, facts_version, present, version, ord)
+    FROM unnest(p_grants, p_agents, p_facts_versions, p_presents, p_versions, p_hours, p_days)
+        WITH ORDINALITY AS u (grant_id, agent, facts_version, present, version, hour, day, ord)
     CROSS JOIN (SELECT broker.active_policy_version() AS version) AS p
     LEFT JOIN broker.access_grant AS g ON g.grant_id = u.grant_id AND g.agent = u.agent
     LEFT JOIN broker.standing AS s ON s.ticket_id = g.ticket_id AND s.agent = g.agent
@@ -208,8 +229,9 @@ BEGIN
     IF v_charge THEN
         -- One order for everybody, so that two groups never wait for each other in a circle.
         FOR v_read IN
-            SELECT DISTINCT p_agents[i] AS agent FROM generate_subscripts(p_ids, 1) AS i
-            WHERE v_reasons[i] = '' ORDER BY 1
+            SELECT DISTINCT hashtext(p_agents[i]) AS slot, p_agents[i] AS agent
+            FROM generate_subscripts(p_ids, 1) AS i
+            WHERE v_reasons[i] = '' ORDER BY 1, 2
         LOOP
             PERFORM broker.lock_budget(v_read.agent);
         END LOOP;
@@ -446,10 +468,25 @@ END
 $$;
 
 -- Forgets what no decision needs any more: grants a week after their end, budget rows after two days.
-CREATE FUNCTION broker.purge() RETURNS void
-LANGUAGE sql SECURITY DEFINER SET search_path = broker, pg_temp AS $$
-    DELETE FROM broker.access_grant WHERE expire_time < clock_timestamp() - interval '7 days';
-    DELETE FROM broker.budget_use WHERE last_time < clock_timestamp() - interval '2 days';
+-- At most `p_most` of each, so that one call stays short whatever has gathered; answers how many.
+CREATE FUNCTION broker.purge(p_most integer DEFAULT 10000) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = broker, pg_temp AS $$
+DECLARE
+    v_grants bigint;
+    v_uses bigint;
+BEGIN
+    DELETE FROM broker.access_grant WHERE grant_id = ANY (ARRAY(
+        SELECT g.grant_id FROM broker.access_grant AS g
+        WHERE g.expire_time < clock_timestamp() - interval '7 days' LIMIT p_most
+    ));
+    GET DIAGNOSTICS v_grants = ROW_COUNT;
+    DELETE FROM broker.budget_use WHERE ctid = ANY (ARRAY(
+        SELECT u.ctid FROM broker.budget_use AS u
+        WHERE u.last_time < clock_timestamp() - interval '2 days' LIMIT p_most
+    )) AND last_time < clock_timestamp() - interval '2 days';
+    GET DIAGNOSTICS v_uses = ROW_COUNT;
+    RETURN v_grants + v_uses;
+END
 $$;
 
 SELECT broker.ensure_partitions();
