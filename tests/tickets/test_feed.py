@@ -259,6 +259,12 @@ class TestSignature:
         with pytest.raises(EventConflictError):
             await feed.publish({"other"}, [other.open("T-1", customers=["9"], assignee=BOB)])
 
+        async def snapshot():
+            yield other.snapshot()
+
+        with pytest.raises(EventConflictError):
+            await feed.resync({"other"}, snapshot())
+
         assert Relation.NONE is (await world.ground("T-1", BOB)).ground.relation
         await feed.publish({"other"}, [other.open("T-2", customers=["9"], assignee=BOB)])
 

@@ -105,8 +105,7 @@ COMMENT ON COLUMN broker.assignment.end_time IS 'When the broker learnt of its e
 CREATE UNIQUE INDEX assignment_live ON broker.assignment (ticket_id, agent) WHERE end_time IS NULL;
 CREATE INDEX assignment_newest_first ON broker.assignment (agent, start_time DESC, ticket_id COLLATE "C" DESC)
 WHERE end_time IS NULL AND ticket_live;
-CREATE INDEX assignment_last_assignee ON broker.assignment (ticket_id, version DESC) INCLUDE (agent)
-WHERE relation = 'assignee';
+CREATE INDEX assignment_by_assignee ON broker.assignment (ticket_id, agent, version DESC) WHERE relation = 'assignee';
 
 CREATE TABLE broker.work_event (
     ticket_id text NOT NULL REFERENCES broker.ticket,
@@ -450,68 +449,73 @@ BEGIN
 END
 $$;
 
--- The ground of one agent on one ticket: one row always, by the same lookups whatever the ticket.
+-- The ground of one agent on one ticket: one row always.
 --
--- A ticket that is not this agent's looks like one that does not exist; nothing of it leaves here.
-CREATE FUNCTION broker.ground(p_ticket text, p_agent text) RETURNS TABLE (
-    kind text, status text, relation text, provenance text, opened_by text, present_until timestamptz,
-    present boolean, facts_version bigint, customers text [], was_last_assignee boolean, feed_fresh boolean
+-- A ticket that was never this agent's looks like one that does not exist: the same lookup finds
+-- nothing and none follows, so neither answer nor time tells them apart, and nothing of it leaves here.
+CREATE FUNCTION broker.ground(
+    p_ticket text, p_agent text,
+    OUT kind text, OUT status text, OUT relation text, OUT provenance text, OUT opened_by text,
+    OUT present_until timestamptz, OUT present boolean, OUT facts_version bigint, OUT customers text [],
+    OUT was_last_assignee boolean, OUT feed_fresh boolean
 )
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = broker, pg_temp
 -- One plan, by the indexes, also where it was made while the tables were still small.
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 DECLARE
     v_now timestamptz := clock_timestamp();
+    v_live broker.assignment;
+    v_mine bigint;  -- newest version that named the agent as assignee
+    v_ticket broker.ticket;
 BEGIN
-    RETURN QUERY
-    SELECT
-        CASE WHEN v.live THEN t.kind ELSE 'unknown' END,
-        CASE WHEN v.live OR v.last THEN t.status ELSE 'deleted' END,
-        CASE WHEN v.live THEN a.relation ELSE 'none' END,
-        CASE
-            WHEN NOT v.live THEN 'unknown'
-            WHEN a.assigned_by_agent = p_agent THEN 'self'
-            WHEN a.assigned_by = 'agent' THEN 'peer'
-            WHEN a.assigned_by = 'queue' THEN 'routed'
+    kind := 'unknown';
+    status := 'deleted';
+    relation := 'none';
+    provenance := 'unknown';
+    opened_by := 'unknown';
+    present := false;
+    facts_version := 0;
+    customers := '{}';
+    was_last_assignee := false;
+    feed_fresh := false;
+
+    SELECT a.* INTO v_live FROM broker.assignment AS a
+    WHERE a.ticket_id = p_ticket AND a.agent = p_agent AND a.end_time IS NULL;
+    SELECT max(a.version) INTO v_mine FROM broker.assignment AS a
+    WHERE a.ticket_id = p_ticket AND a.agent = p_agent AND a.relation = 'assignee';
+    IF v_live.agent IS NULL AND v_mine IS NULL THEN
+        RETURN;
+    END IF;
+
+    SELECT t.* INTO STRICT v_ticket FROM broker.ticket AS t WHERE t.ticket_id = p_ticket;
+    IF v_ticket.status NOT IN ('open', 'pending') THEN
+        SELECT v_mine = max(a.version) INTO was_last_assignee FROM broker.assignment AS a
+        WHERE a.ticket_id = p_ticket AND a.relation = 'assignee';
+        was_last_assignee := coalesce(was_last_assignee, false);
+        status := CASE WHEN was_last_assignee THEN v_ticket.status ELSE status END;
+    ELSIF v_live.agent IS NOT NULL THEN
+        kind := v_ticket.kind;
+        status := v_ticket.status;
+        relation := v_live.relation;
+        provenance := CASE
+            WHEN v_live.assigned_by_agent = p_agent THEN 'self'
+            WHEN v_live.assigned_by = 'agent' THEN 'peer'
+            WHEN v_live.assigned_by = 'queue' THEN 'routed'
             ELSE 'imported'
-        END,
-        CASE
-            WHEN NOT v.live THEN 'unknown'
-            WHEN t.opened_by_agent = p_agent THEN 'self'
-            WHEN t.opened_by = 'agent' THEN 'peer'
-            WHEN t.opened_by = 'import' THEN 'imported'
-            ELSE t.opened_by
-        END,
-        CASE WHEN v.live THEN t.present_until END,
-        v.live AND coalesce(t.present_until > v_now, false),
-        CASE WHEN v.live THEN t.facts_version ELSE 0 END,
-        CASE WHEN v.live THEN c.customers ELSE '{}' END,
-        v.last,
-        v.live AND f.stale_time > v_now
-    FROM (SELECT p_ticket AS ticket_id, p_agent AS agent) AS asked
-    LEFT JOIN broker.ticket AS t ON t.ticket_id = asked.ticket_id
-    LEFT JOIN broker.feed AS f ON f.feed_id = t.feed_id
-    LEFT JOIN broker.assignment AS a
-        ON a.ticket_id = asked.ticket_id AND a.agent = asked.agent AND a.end_time IS NULL
-    CROSS JOIN LATERAL (
-        SELECT coalesce(array_agg(k.customer_id ORDER BY k.customer_id COLLATE "C"), '{}') AS customers
-        FROM broker.ticket_customer AS k WHERE k.ticket_id = asked.ticket_id
-    ) AS c
-    CROSS JOIN LATERAL (
-        SELECT EXISTS (
-            SELECT FROM broker.assignment AS l
-            WHERE l.ticket_id = asked.ticket_id AND l.relation = 'assignee' AND l.agent = asked.agent
-                AND l.version = (
-                    SELECT max(m.version) FROM broker.assignment AS m
-                    WHERE m.ticket_id = asked.ticket_id AND m.relation = 'assignee'
-                )
-        ) AS is_last
-    ) AS l
-    CROSS JOIN LATERAL (
-        SELECT
-            coalesce(t.status IN ('open', 'pending') AND a.agent IS NOT NULL, false) AS live,
-            coalesce(t.status IN ('closed', 'deleted') AND l.is_last, false) AS last
-    ) AS v;
+        END;
+        opened_by := CASE
+            WHEN v_ticket.opened_by_agent = p_agent THEN 'self'
+            WHEN v_ticket.opened_by = 'agent' THEN 'peer'
+            WHEN v_ticket.opened_by = 'import' THEN 'imported'
+            ELSE v_ticket.opened_by
+        END;
+        present_until := v_ticket.present_until;
+        present := coalesce(v_ticket.present_until > v_now, false);
+        facts_version := v_ticket.facts_version;
+        SELECT coalesce(array_agg(c.customer_id ORDER BY c.customer_id COLLATE "C"), '{}') INTO customers
+        FROM broker.ticket_customer AS c WHERE c.ticket_id = p_ticket;
+        SELECT f.stale_time > v_now INTO STRICT feed_fresh FROM broker.feed AS f WHERE f.feed_id = v_ticket.feed_id;
+    END IF;
 END
 $$;
 
