@@ -266,7 +266,7 @@ CROSS JOIN LATERAL (
 ) AS found
 WHERE pass.fields && ARRAY[@{names}];
 
--- name: source_customer
+-- name: source_customer#
 -- Finds rows by the customer's key; one spelling of a key is the customer, others are nobody.
 @{table} AS @{alias} WHERE @{alias}.@{column} = pass.customer_key AND @{alias}.@{column}::text = pass.customer;
 
