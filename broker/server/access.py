@@ -9,6 +9,8 @@ from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import partial
 
+import asyncpg
+
 from broker.access import Access, GrantCreation, OpenGrants, RecordReading, Refusals
 from broker.authn import AgentVerifier, Authenticator, RevokedSerials, SteadyClock, ToolVerifier, open_sources
 from broker.database import open_pool
@@ -22,7 +24,7 @@ from broker.rpc.access import METHOD_NAMES, AccessService
 from broker.rpc.chain import Chain
 from broker.rpc.gates import AccessGate
 from broker.rpc.limits import PeerLimits
-from broker.server.parts import close, open_telemetry, sign_root, until_there
+from broker.server.parts import close, open_telemetry, record_rest, sign_root, until_there
 from broker.server.ports import Port
 from broker.server.worker import Report
 from broker.settings import Settings
@@ -149,7 +151,7 @@ async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
 
         report("draining")
         await port.drain(settings.drain_seconds)
-        await refusals.record_counts(everything=True)
+        await record_rest(refusals)
         await ledger.drain()
 
 
@@ -213,6 +215,8 @@ async def _trouble(ledger: Ledger, tickets: Tickets, settings: Settings) -> str:
         feeds = {state.feed_id: state for state in await tickets.feeds()}
     except BrokerError as exc:
         return f"database: {exc.reason}"
+    except asyncpg.PostgresError as exc:  # a right or a function is missing: not ready, but no reason to die
+        return f"database: {type(exc).__name__}"
     for feed in settings.feeds:
         state = feeds.get(feed.feed_id)
         if state is None or not state.fresh:

@@ -32,7 +32,7 @@ from broker.rpc.admin import METHOD_NAMES, ContainmentService, TicketFeedService
 from broker.rpc.chain import Call, Chain, Method
 from broker.rpc.gates import AdminGate
 from broker.rpc.limits import PeerLimits
-from broker.server.parts import close, open_telemetry, sign_root, until_there
+from broker.server.parts import close, open_telemetry, record_rest, sign_root, until_there
 from broker.server.ports import Port, registered
 from broker.server.worker import Report
 from broker.settings import Settings
@@ -46,6 +46,9 @@ WATCH = 1.0
 
 HOUSEKEEPING = 3600.0
 """Seconds between runs of `ensure_partitions` and `purge`."""
+
+HOUSEKEEPING_RETRY = 60.0
+"""Seconds after one that failed: it may have waited for a lock, and must not hold everything up for good."""
 
 
 async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
@@ -109,7 +112,7 @@ async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
 
         report("draining")
         await port.drain(settings.drain_seconds)
-        await refusals.record_counts(everything=True)
+        await record_rest(refusals)
         await ledger.drain()
 
 
@@ -132,12 +135,11 @@ async def _watch(
         try:
             if not await containment.is_reachable():
                 why = "the database is a standby"
-            if time.monotonic() >= housekeeping_at:
-                await _keep_house(pool)
-                housekeeping_at = time.monotonic() + HOUSEKEEPING
             await refusals.record_counts()
         except BrokerError as exc:
             why = f"database: {exc.reason}"
+        if not why and time.monotonic() >= housekeeping_at:
+            housekeeping_at = time.monotonic() + await _keep_house(pool)
         if why != said:
             said = why
             await port.set_ready(ready=not why)
@@ -148,12 +150,24 @@ async def _watch(
             continue
 
 
-async def _keep_house(pool: asyncpg.Pool) -> None:
-    """Makes the coming months' partitions and forgets what no decision needs any more."""
+async def _keep_house(pool: asyncpg.Pool) -> float:
+    """Makes the coming months' partitions, forgets some of what no decision needs any more.
+
+    It can wait: a failure is logged and tried again, and whether partitions are there is for the access
+    workers' readiness to say.
+
+    Returns:
+        Seconds until it should be called again.
+    """
     ledger = queries("ledger")
-    async with connection(pool) as conn:
-        await conn.execute(ledger.ensure_partitions)
-        await conn.execute(ledger.purge)
+    try:
+        async with connection(pool) as conn:
+            await conn.execute(ledger.ensure_partitions)
+            forgotten = await conn.fetchval(ledger.purge)
+    except (BrokerError, asyncpg.PostgresError):
+        log.exception("housekeeping failed")
+        return HOUSEKEEPING_RETRY
+    return 0.0 if forgotten else HOUSEKEEPING
 
 
 async def _bootstrap(store: PolicyStore, pool: asyncpg.Pool, ids: EventIds, settings: Settings) -> None:

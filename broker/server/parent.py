@@ -125,8 +125,8 @@ class Supervisor:
         )  # fmt: skip
         if process.stdin is None or process.stdout is None:
             raise StartupError("a child has no pipes")
-        process.stdin.write(stripped.model_dump_json().encode())
-        process.stdin.close()
+        # Left open: its end, whatever ends us, tells the child to go.
+        process.stdin.write(stripped.model_dump_json().encode() + b"\n")
         async for line in process.stdout:
             with contextlib.suppress(ValueError, KeyError):
                 child.why = str(json.loads(line)["why"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from base64 import urlsafe_b64encode
 from collections.abc import Awaitable, Callable
@@ -13,11 +14,14 @@ from typing import TypeVar
 
 import asyncpg
 
+from broker.access import Refusals
 from broker.errors import BrokerError, StartupError
 from broker.keys import SigningKeys
 from broker.server.worker import Report
 from broker.telemetry import Metrics, Sink, Telemetry
 from broker.traces import OtlpExport, exporter_from, open_store, resource_from
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -71,6 +75,14 @@ async def open_telemetry(
         stack.push_async_callback(asyncio.to_thread, export.close)  # it waits for the collector
         sinks.append(export)
     return Telemetry(sinks, resource=resource)
+
+
+async def record_rest(refusals: Refusals) -> None:
+    """Puts the refusals that were only counted on record, at shutdown; without a ledger they are lost."""
+    try:
+        await refusals.record_counts(everything=True)
+    except BrokerError:
+        log.exception("counted refusals lost at shutdown")
 
 
 async def close(pool: asyncpg.Pool) -> None:

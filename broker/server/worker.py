@@ -1,8 +1,14 @@
-"""Entry of a child of `broker serve`: settings on stdin, status lines on stdout, log on stderr."""
+"""Entry of a child of `broker serve`: settings on stdin, status lines on stdout, log on stderr.
+
+Invariants:
+- stdin stays open for as long as the parent lives; its end is SIGTERM, so no worker outlives the parent
+  that holds the port's lock and knows the settings of now.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import json
 import signal
@@ -25,15 +31,16 @@ Body = Callable[[Settings, Report, asyncio.Event], Awaitable[None]]
 
 
 def report(why: str) -> None:
-    """Writes one status line to the parent."""
-    sys.stdout.write(json.dumps({"why": why}) + "\n")
-    sys.stdout.flush()
+    """Writes one status line to the parent; without one, nobody is told."""
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.write(json.dumps({"why": why}) + "\n")
+        sys.stdout.flush()
 
 
 def main() -> int:
     """Runs the role named on the command line until SIGTERM."""
     role = sys.argv[1]
-    settings = Settings.model_validate(json.loads(sys.stdin.read()))
+    settings = Settings.model_validate(json.loads(sys.stdin.buffer.readline()))
     set_up_logging()
     body = _body(role)
 
@@ -42,6 +49,12 @@ def main() -> int:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
+
+        def orphaned() -> None:  # nothing more is ever written to stdin: what can be read is its end
+            loop.remove_reader(sys.stdin.fileno())
+            stop.set()
+
+        loop.add_reader(sys.stdin.fileno(), orphaned)
         gc.collect()
         gc.freeze()  # what was imported stays; looking at it again would only cost pauses
         await body(settings, report, stop)
