@@ -32,8 +32,11 @@ e = some(where (p.eft == allow)) && !some(where (p.eft == deny))
 m = p.method == r.method && g(r.sub, p.role)
 """
 
-MAX_ADMIN_LINES = 1_000
+MAX_ADMIN_LINES = 500
 """Most lines that say something."""
+
+MAX_WORK = 200_000
+"""Most rules that Casbin may look at while the answers are worked out: about a second."""
 
 _METHOD = re.compile(r"/[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*\.[A-Z][A-Za-z0-9]*/[A-Z][A-Za-z0-9]*")
 _SPIFFE = re.compile(r"spiffe://[a-z0-9][a-z0-9._-]*(/(?!\.{1,2}(/|$))[A-Za-z0-9._-]+)+")
@@ -41,33 +44,36 @@ _DNS = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])
 
 
 class AdminTable:
-    """The answer for every identity and method."""
+    """The answer for every identity and method, worked out by Casbin when the file was loaded.
+
+    Casbin is not asked later: it parses its matcher at every question, and CPython's parser does not
+    stand a second thread that parses meanwhile (a policy may be loading).
+    """
 
     def __init__(self, rules: Iterable[tuple[str, str, str]], members: Iterable[tuple[str, str]]) -> None:
         """Takes the rules (role, method, effect) and the members (identity, role)."""
         p, g = list(rules), list(members)
-        self._roles: dict[str, set[str]] = {}
+        roles: dict[str, set[str]] = {}
         for identity, role in g:
-            self._roles.setdefault(identity, set()).add(role)
+            roles.setdefault(identity, set()).add(role)
+        self._roles = {identity: frozenset(held) for identity, held in roles.items()}
         self.methods = frozenset(method for _, method, _ in p)
-        self._enforcer = (
-            Enforcer(Enforcer.new_model(text=MODEL), words_adapter({"p": p, "g": g})) if p else None
-        )
-        # Bounded: only identities and methods of the file are ever asked about.
-        self._answers: dict[tuple[str, str], bool] = {}
+        self._allowed: dict[frozenset[str], frozenset[str]] = {}  # by the roles that are held together
+        if p:
+            enforcer = Enforcer(Enforcer.new_model(text=MODEL), words_adapter({"p": p, "g": g}))
+            for identity, held in self._roles.items():
+                if held not in self._allowed:
+                    self._allowed[held] = frozenset(
+                        method for method in self.methods if enforcer.enforce(identity, method) is True
+                    )
 
     def roles(self, identity: str) -> frozenset[str]:
         """Gives the roles of an identity; empty where the file does not name it."""
-        return frozenset(self._roles.get(identity, ()))
+        return self._roles.get(identity, frozenset())
 
     def allows(self, identity: str, method: str) -> bool:
         """Says whether the identity may call the method, given by its full name `/package.Service/Method`."""
-        if self._enforcer is None or identity not in self._roles or method not in self.methods:
-            return False
-        key = (identity, method)
-        if key not in self._answers:
-            self._answers[key] = self._enforcer.enforce(identity, method) is True
-        return self._answers[key]
+        return method in self._allowed.get(self.roles(identity), ())
 
     def missing(self, registered: Iterable[str]) -> tuple[str, ...]:
         """Gives the registered methods that the file does not mention: reason not to start."""
@@ -97,6 +103,9 @@ def read_admin(text: str, findings: Findings) -> AdminTable:
         for (_, role), number in members.items():
             if role not in roles:
                 findings.add(ADMIN, number, "role-without-rules", f"role {role!r} has no rule")
+        methods = {method for _, method, _ in rules}
+        if len(members) * len(methods) * len(rules) > MAX_WORK:
+            findings.add(ADMIN, 1, "too-many-rules", "identities times methods times rules are too many")
     if findings.has(ADMIN):
         return AdminTable((), ())
     return AdminTable(rules, members)
