@@ -525,8 +525,7 @@ CREATE FUNCTION broker.list_assigned(
 ) RETURNS TABLE (ticket_id text, kind text, relation text, start_time timestamptz)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = broker, pg_temp
 -- One plan, down the index of newest first, also where it was made while the tables were still small.
-SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_sort = off
-SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 BEGIN
     RETURN QUERY
     SELECT a.ticket_id, t.kind, a.relation, a.start_time
