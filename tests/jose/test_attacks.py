@@ -336,6 +336,23 @@ async def test_payloads_that_are_no_claims(world, payload):
     assert await world.accept(world.token())
 
 
+@pytest.mark.attack("J19")
+@pytest.mark.parametrize("name", ["sub", "exp", "iss"])
+async def test_names_given_twice(world, name):
+    """A name given twice could be read in two ways, so it is refused, also where both say the same."""
+    claims = world.claims()
+    text = json.dumps(claims)
+    for value in (claims[name], "other"):
+        twice = f"{text[:-1]},{json.dumps(name)}:{json.dumps(value)}}}"
+        await refused(world, world.token(claims=twice))
+        first = f"{{{json.dumps(name)}:{json.dumps(value)},{text[1:]}"
+        await refused(world, world.token(claims=first))
+    header = json.dumps(world.header())
+    await refused(world, world.token(header=f'{header[:-1]},"alg":"ES256"}}'))
+
+    assert await world.accept(world.token(header=header, claims=text))
+
+
 @pytest.mark.attack("J19", "J20")
 async def test_deep_and_long(world, monkeypatch):
     """A token of megabytes is refused by its length, before anything is hashed, decoded or verified."""

@@ -1,5 +1,6 @@
 """The reader's own promises: what it gives, what it remembers, and that others can read what we write."""
 
+import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -38,6 +39,43 @@ class TestRead:
             read(token)
 
         assert read(token, max_bytes=20_000)
+
+    def test_not_even_the_caller_opens_it(self):
+        """A header that chooses keys is refused though the caller named it; another is not."""
+        for name in sorted(jose.FORBIDDEN_HEADERS):
+            token = sign_compact(FileSigner(PUBLIC.kid, KEY), {"typ": "helpdesk-event+jwt", name: "x"}, {})
+            with pytest.raises(TokenInvalidError) as caught:
+                read(token, extra_headers=(name,))
+            assert caught.value.cause == "header parameter is not accepted"
+
+        token = sign_compact(FileSigner(PUBLIC.kid, KEY), {"typ": "helpdesk-event+jwt", "x5t": "x"}, {})
+        assert read(token, extra_headers=("x5t",))
+
+    def test_stray_bits_are_ours_to_refuse(self):
+        """The one spelling of a token is checked before PyJWT sees it."""
+        good = signed({})
+        alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+        stray = good[:-1] + alphabet[alphabet.index(good[-1]) ^ 1]
+        with pytest.raises(TokenInvalidError) as caught:
+            jose.peek(stray)
+        assert caught.value.cause == "token is not canonical base64url"
+
+        assert jose.peek(good)
+
+    def test_two_readings(self, monkeypatch):
+        """Should PyJWT ever verify another payload than we read, the token is refused."""
+        token = signed({"n": 1})
+        assert read(token)
+        genuine = jwt.PyJWS.decode_complete
+
+        def another(*args, **kwargs):
+            return {**genuine(*args, **kwargs), "payload": b'{"n":2}'}
+
+        monkeypatch.setattr(jwt.PyJWS, "decode_complete", another)
+        with pytest.raises(TokenInvalidError) as caught:
+            read(token)
+
+        assert caught.value.cause == "two readings of the token differ"
 
     def test_no_keys(self):
         """An empty key set verifies nothing."""
