@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from broker.authn.agent import AgentVerifier
 from broker.authn.tool import ToolVerifier
 from broker.errors import TokenInvalidError
-from broker.model import Caller
+from broker.model import Caller, Tool
 from broker.settings import ToolSettings
 
 
@@ -35,7 +35,14 @@ class Authenticator:
             TokenInvalidError: the token is no good, or was issued to another tool's client.
             KeysUnavailableError: the issuer's keys are not to be had.
         """
-        tool = self._tools.verify(certificate, chain)
+        return await self.caller(self.tool(certificate, chain), authorization)
+
+    def tool(self, certificate: bytes, chain: bytes = b"") -> Tool:
+        """Gives the tool alone, as `authenticate` does first."""
+        return self._tools.verify(certificate, chain)
+
+    async def caller(self, tool: Tool, authorization: Sequence[str]) -> Caller:
+        """Gives the caller that a tool speaks for, as `authenticate` does then."""
         principal = await self._agents.verify(authorization)
         if principal.client_id not in self._clients.get(tool.identity, frozenset()):
             raise TokenInvalidError(cause="token was issued to another client than the tool's")

@@ -37,6 +37,9 @@ LONGEST_TOKEN = 16_384
 
 AUDIENCE_LENGTH = 256
 
+SHORTEST_GRANT = 1.0
+"""Seconds; a JWT counts whole ones, so a shorter grant would be over before it began."""
+
 STATES = {
     Level.CLEAR: common_pb2.FIELD_STATE_CLEAR,
     Level.MASKED: common_pb2.FIELD_STATE_MASKED,
@@ -79,7 +82,7 @@ class AccessService:
     async def _create(self, call: Call, request: pb.CreateGrantRequest) -> pb.CreateGrantResponse:
         duration = request.requested_duration
         seconds = duration.seconds + duration.nanos / 1e9
-        if request.HasField("requested_duration") and seconds <= 0:
+        if request.HasField("requested_duration") and seconds < SHORTEST_GRANT:
             raise RequestMalformedError(field="requested_duration", cause="duration")
         answer = await self._access.create_grant(
             call.caller,

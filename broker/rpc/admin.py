@@ -31,6 +31,8 @@ METHOD_NAMES = tuple(
 
 MOST_EVENTS = 500
 NAME_LENGTH = 256
+PAGE_TOKEN_LENGTH = 19
+"""Digits of the largest bigint: one length, whatever it hides (E5)."""
 
 OUTCOMES = {
     Outcome.APPLIED: feed_pb.EVENT_OUTCOME_APPLIED,
@@ -87,7 +89,7 @@ class ContainmentService:
 
     async def _list(self, call: Call, request: pb.ListSuspensionsRequest) -> pb.ListSuspensionsResponse:
         token = request.page_token
-        if token and not (token.isascii() and token.isdigit() and len(token) < 19):  # noqa: PLR2004 - of a bigint
+        if token and not (token.isascii() and token.isdigit() and len(token) == PAGE_TOKEN_LENGTH):
             raise RequestMalformedError(field="page_token", cause="page token")
         rows, more = await self._containment.list(
             _by(call),
@@ -95,9 +97,10 @@ class ContainmentService:
             before=int(token) if token else None,
             size=checks.page_size(request.page_size),
         )
+        last = f"{rows[-1].suspension_id:0{PAGE_TOKEN_LENGTH}}" if more else ""
         return pb.ListSuspensionsResponse(
             suspensions=[_suspension(row) for row in rows],
-            next_page_token=str(rows[-1].suspension_id) if more else "",
+            next_page_token=last,
             read_time=timestamp(self._now()),
         )
 

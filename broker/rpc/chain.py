@@ -1,30 +1,36 @@
 """What every call passes, outermost first; listed once, in `Chain.__call__`.
 
     (1) last resort     whatever happens inside becomes a Status of the catalogue, counted and traced
-    (2) deadline        none, too long or too short: ours
+    (2) deadline        none, too long or too short: ours; from the headers on, so that a call without
+                        a message is over when its time is
     (3) metadata        number and size, before anybody reads it
-    (4) identity        the port's own: tool and agent, or administrator
-    (5) peer limits     rate and calls under way, per identity
+    (4) peer limits     rate and calls under way per certificate, before a token costs us anything
+    (5) identity        the port's own: tool and agent, or administrator
     (6) permission      the port's own: on the admin port the table by full RPC name
-    (7) parsing         in here, so that a bad message is INVALID_ARGUMENT
+    (7) message         read and parsed in here, so that a bad one is INVALID_ARGUMENT
     (8) handler         protobuf to values and back
     (9) type check      of the answer: grpc would send a wrong one as OK
 
 A failure at one step means that no later one runs; refusals of (2) to (8) are put on record in (1).
+
+Every handler is a streaming one for grpc, which looks the same on the wire: grpc calls a unary handler
+only once the message is there, and a client that never sends it would hold its place for ever (G4).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, NoReturn, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, NoReturn, Protocol, TypeAlias, TypeVar, cast
 from uuid import UUID
 
 import grpc
 from google.protobuf.message import DecodeError, Message
+from google.protobuf.unknown_fields import UnknownFieldSet
 
 from broker.access import Refusals
 from broker.errors import (
@@ -33,16 +39,22 @@ from broker.errors import (
     InternalError,
     LedgerUnavailableError,
     MetadataTooLargeError,
+    RateLimitedError,
     RequestMalformedError,
     ShuttingDownError,
+    ToolIdentityError,
 )
 from broker.ledger import EventIds
-from broker.model import Caller
+from broker.model import Caller, Tool
 from broker.rpc import status
 from broker.rpc.limits import PeerLimits
-from broker.telemetry import Metrics, ReadTrace, Telemetry, Trace
+from broker.telemetry import AUTHENTICATE, Metrics, ReadTrace, Telemetry, Trace
 
 log = logging.getLogger(__name__)
+
+CERTIFICATE = "x509_pem_cert"
+CHAIN = "x509_pem_cert_chain"
+"""Keys of grpc's auth context."""
 
 MOST_METADATA_ENTRIES = 64
 """Entries of a call's metadata; ours has two, proxies and tracers add a dozen."""
@@ -52,6 +64,15 @@ MOST_METADATA_BYTES = 8192
 
 DEADLINE_FLOOR = 0.02
 """Seconds; with less left a durable answer cannot be made, so none is begun."""
+
+ANSWER_TIME = 0.1
+"""Seconds of a caller's deadline that are kept for saying no: a refusal that comes late is not heard."""
+
+ANSWER_SHARE = 0.25
+"""Most that `ANSWER_TIME` may take of what is left."""
+
+STREAM_SECONDS = 300.0
+"""Longest time of a stream, in which each message has a call's time: a helpdesk's whole snapshot."""
 
 Q = TypeVar("Q", bound=Message)
 A = TypeVar("A", bound=Message)
@@ -63,7 +84,6 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 class Identity:
     """Who calls: on the access port a caller, on the admin port the administrator's SPIFFE id."""
 
-    peer: str  # what limits are counted by
     tool: str  # the certificate's identity
     caller: Caller | None = None
 
@@ -107,11 +127,17 @@ class Method(Generic[Q, A]):
 class Gate(Protocol):
     """What a port knows of its callers."""
 
-    async def identify(self, context: Context, metadata: Sequence[tuple[str, Any]]) -> Identity:
-        """Authenticates the peer, or raises an UNAUTHENTICATED error."""
+    def tool(self, certificate: bytes, chain: bytes) -> Tool:
+        """Reads the certificate's one identity, or raises ToolIdentityError."""
+
+    async def identify(self, tool: Tool, metadata: Sequence[tuple[str, Any]]) -> Identity:
+        """Authenticates who calls through the tool, or raises an UNAUTHENTICATED error."""
 
     def permit(self, identity: Identity, method: str) -> None:
         """Lets the identity call the method, or raises a PERMISSION_DENIED error."""
+
+
+Read: TypeAlias = "Callable[[type[Any], Context], Awaitable[Any]]"
 
 
 class Chain:
@@ -141,21 +167,28 @@ class Chain:
     def unary(self, method: Method[Any, Any]) -> Handler:
         """Makes the handler of a unary method; it gets bytes, so that parsing is ours."""
 
-        async def handler(data: bytes, context: Context) -> bytes:
-            return await self(method, context, data)
+        async def handler(_: Any, context: Context) -> bytes:
+            return await self(method, context, self._one, self._call_timeout)
 
-        return grpc.unary_unary_rpc_method_handler(handler)
+        return grpc.stream_unary_rpc_method_handler(handler)
 
     def client_stream(self, method: Method[Any, Any]) -> Handler:
         """Makes the handler of a client-streaming method; its handler gets an iterator of messages."""
 
-        async def handler(stream: Any, context: Context) -> bytes:
-            return await self(method, context, stream)
+        async def handler(_: Any, context: Context) -> bytes:
+            return await self(method, context, self._many, STREAM_SECONDS)
 
         return grpc.stream_unary_rpc_method_handler(handler)
 
-    async def __call__(self, method: Method[Any, Any], context: Context, data: Any) -> bytes:
-        """Takes one call through the chain."""
+    async def __call__(self, method: Method[Any, Any], context: Context, read: Read, longest: float) -> bytes:
+        """Takes one call through the chain.
+
+        Args:
+            method: what is called.
+            context: grpc's.
+            read: reads the request.
+            longest: seconds the call may take, whatever its deadline says.
+        """
         began = time.perf_counter()
         metadata: Sequence[tuple[str, Any]] = tuple(context.invocation_metadata() or ())
         trace_headers = [v for k, v in metadata[:MOST_METADATA_ENTRIES] if k == "traceparent"]
@@ -165,18 +198,17 @@ class Chain:
             if method.is_read
             else self._telemetry.start_trace(method.name, traceparent=traceparent)
         )
-        call = Call(Identity("", ""), trace)
+        call = Call(Identity(""), trace)
         code = "OK"
         reason = ""
         try:
-            seconds = self._seconds(context)
-            async with asyncio.timeout(seconds):
-                return await self._inside(method, context, data, metadata, call)
-        except asyncio.CancelledError:
-            code = "CANCELLED"
-            raise
-        except BaseException as exc:  # noqa: BLE001 - (1): the last resort
-            error = await self._refused(exc, method, call)
+            async with asyncio.timeout(_seconds(context, longest)):  # (2)
+                return await self._inside(method, context, read, metadata, call)
+        except BaseException as exc:  # (1): the last resort
+            if isinstance(exc, asyncio.CancelledError) and _is_cancelled():
+                code = "CANCELLED"
+                raise
+            error = await self._refused(exc, method, call, context)
             code, reason = error.code, error.reason
             call.decision_id = error.decision_id
             await _abort(context, error)
@@ -194,44 +226,68 @@ class Chain:
         self,
         method: Method[Any, Any],
         context: Context,
-        data: Any,
+        read: Read,
         metadata: Sequence[tuple[str, Any]],
         call: Call,
     ) -> bytes:
         if self.draining:
             raise ShuttingDownError
         _check_metadata(metadata)  # (3)
-        call.identity = identity = await self._gate.identify(context, metadata)  # (4)
-        self._limits.enter(identity.peer)  # (5)
-        try:
-            self._gate.permit(identity, method.name)  # (6)
-            request = (
-                _parse(method.request, data) if isinstance(data, bytes) else _parsed(method.request, data)
-            )
-            answer = await method.handle(call, request)  # (8)
-        finally:
-            self._limits.leave(identity.peer)
+        certificate, chain = _certificates(context)
+        self._enter(certificate, chain, call)  # (4)
+        with call.trace.step(AUTHENTICATE) if isinstance(call.trace, Trace) else contextlib.nullcontext():
+            tool = self._gate.tool(certificate, chain)  # (5)
+            call.identity = Identity(tool.identity)
+            call.identity = await self._gate.identify(tool, metadata)
+        self._gate.permit(call.identity, method.name)  # (6)
+        request = await read(method.request, context)  # (7)
+        answer = await method.handle(call, request)  # (8)
         if type(answer) is not method.answer:  # (9)
             raise InternalError(cause="handler gave the wrong type")
         return bytes(answer.SerializeToString())
 
-    def _seconds(self, context: Context) -> float:
-        """(2) Gives the seconds this call may take."""
-        left = context.time_remaining()
-        if left is None:
-            return self._call_timeout
-        if left < DEADLINE_FLOOR:
-            raise DeadlineTooShortError
-        return min(left, self._call_timeout)
+    def _enter(self, certificate: bytes, chain: bytes, call: Call) -> None:
+        """(4) Counts the call until its answer has left: one that the peer does not take is under way."""
+        task = asyncio.current_task()
+        if task is None:
+            raise InternalError(cause="a call outside of a task")
+        try:
+            self._limits.enter(certificate)
+        except RateLimitedError:
+            with contextlib.suppress(ToolIdentityError):  # for the record; a known certificate costs nothing
+                call.identity = Identity(self._gate.tool(certificate, chain).identity)
+            raise
+        task.add_done_callback(lambda _: self._limits.leave(certificate))
 
-    async def _refused(self, exc: BaseException, method: Method[Any, Any], call: Call) -> BrokerError:
+    async def _one(self, kind: type[Q], context: Context) -> Q:
+        """(7) Reads a unary call's message."""
+        data = await context.read()
+        if data is grpc.aio.EOF:  # none came, or one that grpc found too large
+            raise RequestMalformedError(cause="no message")
+        return _parse(kind, data)
+
+    async def _many(self, kind: type[Q], context: Context) -> AsyncIterator[Q]:
+        """(7) Reads a stream's messages as the handler asks for them."""
+
+        async def messages() -> AsyncIterator[Q]:
+            while True:
+                async with asyncio.timeout(self._call_timeout):
+                    data = await context.read()
+                if data is grpc.aio.EOF:
+                    return
+                yield _parse(kind, data)
+
+        return messages()
+
+    async def _refused(
+        self, exc: BaseException, method: Method[Any, Any], call: Call, context: Context
+    ) -> BrokerError:
         """(1) Makes a refusal of the catalogue out of whatever happened, on record where it is one."""
         error = _as_ours(exc)
-        if error.code == "INTERNAL":
-            log.error("call failed", extra={"method": method.name, "reason": error.cause})
         self._metrics.denial(error.reason)
         try:
-            async with asyncio.timeout(self._call_timeout):
+            # At least a moment: what is enqueued by then is recorded, whether or not anybody hears of it.
+            async with asyncio.timeout(min(self._call_timeout, max(_left(context), DEADLINE_FLOOR))):
                 error = await self._refusals.record(
                     error,
                     trace_id=call.trace.trace_id,
@@ -246,7 +302,44 @@ class Chain:
             error = LedgerUnavailableError(cause="refusal not recorded")
         if error.decision_id is None:
             error.decision_id = self._ids.new()
+        if error.code == "INTERNAL":  # the caller quotes the id; this line is what it leads to
+            extra = {"method": method.name, "reason": error.cause, "decision_id": str(error.decision_id)}
+            log.error("call failed", extra={**extra, "trace_id": call.trace.trace_id})
         return error
+
+
+def _left(context: Context) -> float:
+    """Gives the seconds until the caller stops waiting."""
+    left = cast("float | None", context.time_remaining())  # None where it set no deadline
+    return float("inf") if left is None else left
+
+
+def _seconds(context: Context, longest: float) -> float:
+    """(2) Gives the seconds this call may take.
+
+    Raises:
+        DeadlineTooShortError: so few are left that none is begun.
+    """
+    left = _left(context)
+    if left < DEADLINE_FLOOR:
+        raise DeadlineTooShortError
+    return min(left - min(ANSWER_TIME, left * ANSWER_SHARE), longest) if left < longest else longest
+
+
+def _is_cancelled() -> bool:
+    """Tells whether it is this call that was cancelled, and not something that it waited for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _certificates(context: Context) -> tuple[bytes, bytes]:
+    """Gives the peer's certificate and what it sent beside it, as PEM; b"" where there is none.
+
+    `x509_common_name` and `peer_identities`, which falls back to it, are never looked at.
+    """
+    said = context.auth_context()
+    leaf, chain = list(said.get(CERTIFICATE, ())), list(said.get(CHAIN, ()))
+    return leaf[0] if len(leaf) == 1 else b"", chain[0] if len(chain) == 1 else b""
 
 
 def _as_ours(exc: BaseException) -> BrokerError:
@@ -266,17 +359,20 @@ def _check_metadata(metadata: Sequence[tuple[str, Any]]) -> None:
 
 
 def _parse(kind: type[Q], data: bytes) -> Q:
-    """(7) Parses a message; one with fields that the contract does not know is refused."""
+    """(7) Parses a message.
+
+    Fields that the contract does not know are a newer client's and pass unread; a field that it
+    knows in another wire type would pass unread, too, and is refused.
+    """
     try:
         message = kind.FromString(data)
     except (DecodeError, UnicodeDecodeError, RecursionError, ValueError):
         raise RequestMalformedError(cause="protobuf") from None
+    for unread in UnknownFieldSet(message):  # type: ignore[attr-defined]  # a sequence, say its docs
+        known = kind.DESCRIPTOR.fields_by_number.get(unread.field_number)
+        if known is not None:
+            raise RequestMalformedError(field=known.name, cause="wire type")
     return message
-
-
-async def _parsed(kind: type[Q], stream: Any) -> Any:
-    async for data in stream:
-        yield _parse(kind, data)
 
 
 async def _abort(context: Context, error: BrokerError) -> NoReturn:

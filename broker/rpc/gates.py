@@ -7,17 +7,9 @@ from typing import Any
 
 from broker.authn import Authenticator, ToolVerifier
 from broker.errors import AdminDeniedError
+from broker.model import Tool
 from broker.policy import AdminTable
-from broker.rpc.chain import Context, Identity
-
-CERTIFICATE = "x509_pem_cert"
-"""Key of grpc's auth context; `x509_common_name` and `peer_identities` are never looked at."""
-
-
-def certificate_of(context: Context) -> bytes:
-    """Gives the peer's certificate as PEM, b"" where there is none."""
-    values = list(context.auth_context().get(CERTIFICATE, ()))
-    return bytes(values[0]) if len(values) == 1 else b""
+from broker.rpc.chain import Identity
 
 
 class AccessGate:
@@ -27,11 +19,15 @@ class AccessGate:
         """Takes what authenticates tool and agent."""
         self._authenticator = authenticator
 
-    async def identify(self, context: Context, metadata: Sequence[tuple[str, Any]]) -> Identity:
-        """Authenticates tool and agent."""
+    def tool(self, certificate: bytes, chain: bytes) -> Tool:
+        """Authenticates the tool."""
+        return self._authenticator.tool(certificate, chain)
+
+    async def identify(self, tool: Tool, metadata: Sequence[tuple[str, Any]]) -> Identity:
+        """Authenticates the agent."""
         authorization = [value for key, value in metadata if key == "authorization"]
-        caller = await self._authenticator.authenticate(certificate_of(context), authorization)
-        return Identity(caller.tool.thumbprint, caller.tool.identity, caller)
+        caller = await self._authenticator.caller(tool, authorization)
+        return Identity(tool.identity, caller)
 
     def permit(self, identity: Identity, method: str) -> None:
         """Lets every authenticated caller call: what they get is decided per ticket and field."""
@@ -45,14 +41,17 @@ class AdminGate:
         self._verifier = verifier
         self._table = table
 
+    def tool(self, certificate: bytes, chain: bytes) -> Tool:
+        """Authenticates the administrator."""
+        return self._verifier.verify(certificate, chain)
+
     async def identify(
         self,
-        context: Context,
+        tool: Tool,
         metadata: Sequence[tuple[str, Any]],  # noqa: ARG002 - administrators are their certificates
     ) -> Identity:
-        """Authenticates the administrator."""
-        admin = self._verifier.verify(certificate_of(context))
-        return Identity(admin.thumbprint, admin.identity)
+        """Gives the administrator."""
+        return Identity(tool.identity)
 
     def permit(self, identity: Identity, method: str) -> None:
         """Asks the admin table; an unknown method is denied in the same words (E6)."""

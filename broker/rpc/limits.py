@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from broker.errors import RateLimitedError
 
 MOST_PEERS = 10_000
-"""Peers remembered; a peer is a known tool certificate, so there are a few dozen in practice."""
+"""Peers remembered; a peer is a certificate of our authority, so there are a few dozen in practice."""
 
 
 @dataclass(slots=True)
@@ -27,9 +27,9 @@ class PeerLimits:
         self._rate = rate
         self._concurrency = concurrency
         self._clock = clock
-        self._peers: OrderedDict[str, _Peer] = OrderedDict()
+        self._peers: OrderedDict[bytes, _Peer] = OrderedDict()
 
-    def enter(self, peer: str) -> None:
+    def enter(self, peer: bytes) -> None:
         """Lets a call begin.
 
         Raises:
@@ -48,8 +48,8 @@ class PeerLimits:
         state.tokens -= 1
         state.under_way += 1
 
-    def leave(self, peer: str) -> None:
+    def leave(self, peer: bytes) -> None:
         """Lets a call end."""
         state = self._peers.get(peer)
         if state is not None:
-            state.under_way -= 1
+            state.under_way = max(state.under_way - 1, 0)  # it may have been forgotten meanwhile

@@ -25,7 +25,7 @@ from broker.rpc.chain import Chain
 from broker.rpc.gates import AccessGate
 from broker.rpc.limits import PeerLimits
 from broker.server.parts import close, open_telemetry, record_rest, sign_root, until_there
-from broker.server.ports import Port
+from broker.server.ports import Port, authorities_of
 from broker.server.worker import Report
 from broker.settings import Settings
 from broker.telemetry import Metrics
@@ -128,6 +128,7 @@ async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
             clock,
             dns_identities=settings.dns_identities,
             revoked=RevokedSerials(settings.revoked_serials_file),
+            authorities=authorities_of(settings.access),
         )
         agents = AgentVerifier(settings.issuers, sources, clock)
         chain = Chain(

@@ -33,7 +33,7 @@ from broker.rpc.chain import Call, Chain, Method
 from broker.rpc.gates import AdminGate
 from broker.rpc.limits import PeerLimits
 from broker.server.parts import close, open_telemetry, record_rest, sign_root, until_there
-from broker.server.ports import Port, registered
+from broker.server.ports import Port, authorities_of, registered
 from broker.server.worker import Report
 from broker.settings import Settings
 from broker.telemetry import Metrics
@@ -83,6 +83,7 @@ async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
             clock,
             dns_identities=settings.dns_identities,
             revoked=RevokedSerials(settings.revoked_serials_file),
+            authorities=authorities_of(settings.admin),
         )
         chain = Chain(
             gate=AdminGate(verifier, lambda: holder.current.admin),

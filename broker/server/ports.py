@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -11,6 +13,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from broker.authn import Authorities
 from broker.errors import StartupError
 from broker.rpc.chain import Chain, Handler, Method
 from broker.settings import ListenerSettings
@@ -22,7 +25,7 @@ MOST_STREAMS = 1000
 
 CONNECTION_AGE_MS = 10 * 60 * 1000
 CONNECTION_GRACE_MS = 15 * 1000
-"""A client that sends headers and no message holds a stream for ever; the connection's end frees it."""
+"""An answer that the client never takes stays until the connection ends; the peer's limit counts it."""
 
 MAX_MESSAGE = {"access": 64 * 1024, "admin": 4 * 1024 * 1024}
 """Bytes of a request: a read's tokens and field names, or a batch of 500 feed events."""
@@ -92,6 +95,37 @@ def credentials(listener: ListenerSettings) -> grpc.ServerCredentials:
     return grpc.dynamic_ssl_server_credentials(first, fetcher, require_client_authentication=True)
 
 
+def authorities_of(listener: ListenerSettings) -> Authorities | None:
+    """Gives the port's authorities as their file says at each call; TLS asks only at the handshake (T7)."""
+    return Authorities(listener.client_ca_file) if listener.client_ca_file else None
+
+
+class _Health(health.aio.HealthServicer):  # type: ignore[misc]  # ships no types
+    """The standard service; a client that watches does not hold up the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ending = asyncio.Event()
+
+    async def Watch(self, request: Any, context: Any) -> None:  # noqa: N802 - the contract's name
+        """Tells each change until the client goes or the server ends."""
+        tasks = {
+            asyncio.create_task(super().Watch(request, context)),
+            asyncio.create_task(self._ending.wait()),
+        }
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            with contextlib.suppress(Exception):
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    def end(self) -> None:
+        """Ends all watches."""
+        self._ending.set()
+
+
 class _Others(grpc.GenericRpcHandler):
     """Answers unknown methods as forbidden ones: an administrator's port names nothing (E6)."""
 
@@ -112,7 +146,7 @@ class Port:
         self._listener = listener
         self._chain = chain
         self._server = grpc.aio.server(options=options(role, shared=shared))
-        self._health = health.aio.HealthServicer()
+        self._health = _Health()
         self._services: set[str] = set()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
 
@@ -164,7 +198,9 @@ class Port:
 
     async def drain(self, seconds: float) -> None:
         """Takes no new calls, lets those under way finish for some seconds, then ends them."""
+        self._chain.draining = True
         await self.set_ready(ready=False)
+        self._health.end()
         await self._server.stop(seconds)
 
 
