@@ -11,6 +11,11 @@ from broker.errors import RecordsUnavailableError, StartupError
 from broker.records import apply, plan_install
 from tests.records import crm
 
+MANY = (  # enough for the planner to think an index worth its while
+    "INSERT INTO crm.customer (customer_id, name) SELECT i, 'x' FROM generate_series(201, 5000) AS i;"
+    "ANALYZE crm.customer, crm.invoice"
+)
+
 KINDS = ("customer", "invoice", "invoice_line")
 
 
@@ -213,6 +218,7 @@ async def test_a_leaky_function_sees_one_customer(guarded: crm.Guarded, reader: 
 @pytest.mark.attack("S5")
 async def test_explain_counts_nobody_else(guarded: crm.Guarded, reader: asyncpg.Connection):
     """EXPLAIN ANALYZE neither names nor counts rows of other customers."""
+    await guarded.admin.execute(MANY)
     _, good = await guarded.grant("7")
     plan = await told(reader, good, "EXPLAIN (ANALYZE, TIMING OFF) SELECT * FROM broker_guard.read_customer")
     text = "\n".join(r[0] for r in plan)
@@ -259,6 +265,7 @@ async def test_the_view_refuses_without_the_policy(guarded: crm.Guarded, reader:
 
 async def test_the_keys_index_is_used_once_per_statement(guarded: crm.Guarded, reader: asyncpg.Connection):
     """The read finds its row by index, and verifies once for the policy and once for the view."""
+    await guarded.admin.execute(MANY)
     _, good = await guarded.grant("7")
     for kind, index in (("customer", "customer_pkey"), ("invoice", "invoice_customer")):
         plan = await told(
