@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import signal
 import sys
@@ -15,6 +16,7 @@ from broker.cli.connections import USUAL_FOLDER
 from broker.cli.output import CommandFailedError, print_json, print_line, progress, say
 
 if TYPE_CHECKING:
+    from broker.cli.output import Progress
     from broker.dev.world import World
 
 app = typer.Typer(
@@ -76,39 +78,44 @@ def token(
 
 
 async def _serve(folder: Path, customers: int, workers: int) -> int:
+    """Holds the company until a signal, which also ends a start that is under way."""
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    company = asyncio.create_task(_hold(folder, customers, workers))
+    stop = asyncio.create_task(stopped.wait())
+    await asyncio.wait({company, stop}, return_when=asyncio.FIRST_COMPLETED)
+    if not stopped.is_set():
+        stop.cancel()
+        await company  # raises why it ended
+    say("stopping")
+    company.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await company
+    return 0
+
+
+async def _hold(folder: Path, customers: int, workers: int) -> None:
     from broker.dev.world import World
 
-    stopped = asyncio.Event()
-    with progress("Starting") as step:
-        starting = World.start(
-            folder,
-            customers=customers,
-            workers=workers,
-            usual_ports=True,
-            progress=lambda text: _tell(step, text),
-        )
-        world = await starting.__aenter__()
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-        _show(world, folder)
-        waits = [asyncio.create_task(stopped.wait()), asyncio.create_task(world.serve.wait())]
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
-            wait.cancel()
-        if not stopped.is_set():
-            raise CommandFailedError(
-                f"broker serve ended by itself with {world.serve.returncode}", f"see {world.serve.log}"
+    async with contextlib.AsyncExitStack() as stack:
+        with progress("Starting") as step:
+            world = await stack.enter_async_context(
+                World.start(
+                    folder,
+                    customers=customers,
+                    workers=workers,
+                    usual_ports=True,
+                    progress=lambda text: _tell(step, text),
+                )
             )
-        say("stopping")
-        return 0
-    finally:
-        await starting.__aexit__(None, None, None)
+        _show(world, folder)
+        code = await world.serve.wait()
+        raise CommandFailedError(f"broker serve ended by itself with {code}", f"see {world.serve.log}")
 
 
-def _tell(step: object, text: str) -> None:
-    if callable(step):
-        step(text)
+def _tell(step: Progress, text: str) -> None:
+    step(text)
     if not sys.stderr.isatty():
         say(text)
 

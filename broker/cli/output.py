@@ -12,7 +12,13 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+FILE_WIDTH = 160
+"""Columns of a table that goes to a file or a pipe."""
 
 
 class CommandFailedError(Exception):
@@ -55,7 +61,6 @@ def say_error(text: str, *more: str) -> None:
 def print_table(columns: Sequence[str], rows: Iterable[Iterable[object]], *, title: str = "") -> None:
     """Prints a table; empty ones say so."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -67,9 +72,16 @@ def print_table(columns: Sequence[str], rows: Iterable[Iterable[object]], *, tit
         count += 1
         table.add_row(*(Text(printable(shown(cell))) for cell in row))
     if count:
-        Console(file=sys.stdout, highlight=False).print(table)
+        console().print(table)
     else:
         say("nothing to show")
+
+
+def console() -> Console:
+    """Opens standard output for tables: as wide as the terminal, or wide enough for a file."""
+    from rich.console import Console
+
+    return Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else FILE_WIDTH)
 
 
 def shown(cell: object) -> str:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import typer
 
-from broker.cli.output import CommandFailedError, print_json, progress
+from broker.cli.output import CommandFailedError, console, print_json, progress
 from broker.settings import read_settings
 
 if TYPE_CHECKING:
@@ -51,11 +50,9 @@ def show(
 
         print_json(trace_as_json(trace))
         return
-    from rich.console import Console
-
     from broker.traces.render import render
 
-    Console(file=sys.stdout, highlight=False).print(render(trace))
+    console().print(render(trace))
 
 
 async def _load(dsn: str, grant_id: UUID) -> Trace:

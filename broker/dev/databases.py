@@ -117,12 +117,16 @@ async def open_databases(
     records = RECORDS_DATABASE if separate_records else BROKER_DATABASE
     databases = Databases(server, layout.passwords(LOGIN_ROLES), records)
     try:
-        data = None if layout.built.exists() else await _build(layout, databases, draw, progress)
+        if not layout.built.exists():
+            return databases, await _build(layout, databases, draw, progress)
         await migrate(databases.dsn("broker_owner"))
+    except StartupError as exc:
+        await asyncio.to_thread(server.stop)
+        raise StartupError(f"{exc}; to begin anew, remove {str(layout.folder)!r}") from exc
     except BaseException:
         await asyncio.to_thread(server.stop)
         raise
-    return databases, data
+    return databases, None
 
 
 def _stop_orphan(server: EmbeddedPostgres) -> None:

@@ -228,9 +228,10 @@ async def mallory_runs_into_her_budget(world: World, stage: Stage) -> None:
         if error is not None:
             stage.refusal("Mallory", error)
         expect(0 < len(seen) < MALLORYS_TICKETS // 10, f"she read {len(seen)} customers")
-        stage.tell(
-            f"{len(seen)} customers of {MALLORYS_TICKETS}, then it was over until her budget frees up."
-        )
+        free = error.free_time if isinstance(error, BudgetExceededError) else None
+        if free is None:
+            raise WrongStoryError("she is not told when her budget frees up")
+        stage.tell(f"{len(seen)} customers of {MALLORYS_TICKETS}, then it is over until {free:%H:%M} UTC.")
         await desk.read(seen[0], FIELDS[:1], purpose=PURPOSE)  # a customer she has read counts once
 
         stage.step(
