@@ -315,7 +315,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = broker, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     v_now timestamptz := clock_timestamp();
-    v_expire timestamptz := clock_timestamp() + make_interval(secs => p_seconds);
+    v_expire timestamptz := v_now + make_interval(secs => p_seconds);
     v_reason text;
     v_free timestamptz;
     v_pass text := '';
