@@ -4,7 +4,7 @@ from broker.ledger.denials import DenialRate
 from broker.ledger.events import Event, EventIds, EventKind, GrantAppend, ReadAppend, head, rest_of
 from broker.ledger.receipt import Receipt, leaf_hash, node_hash, receipts, root_and_paths
 from broker.ledger.store import GrantStore, StoredGrant
-from broker.ledger.writer import ACCESS_DOOR, ADMIN_DOOR, Ledger, Verdict, append_events
+from broker.ledger.writer import ACCESS_DOOR, ADMIN_DOOR, Ledger, Verdict, append_events, read_arguments
 
 __all__ = [
     "ACCESS_DOOR",
@@ -24,6 +24,7 @@ __all__ = [
     "head",
     "leaf_hash",
     "node_hash",
+    "read_arguments",
     "receipts",
     "rest_of",
     "root_and_paths",

@@ -114,6 +114,16 @@ class Ledger:
         """Waits until everything submitted is through."""
         await self._batch.drain()
 
+    def settle(self, reads: Sequence[ReadAppend], rows: Sequence[Any]) -> list[Verdict]:
+        """Makes the verdicts of a group of reads that somebody else's statement appended durably.
+
+        Args:
+            reads: the group.
+            rows: `reason`, `leaf` and `free_time` of each, in the group's order.
+        """
+        self._on_group(len(reads))
+        return self._verdicts(reads, {r.id: row for r, row in zip(reads, rows, strict=True)})
+
     async def ready(self) -> str:
         """Tells what keeps the ledger from taking events, or ""."""
         async with connection(self._pool) as conn:
@@ -185,6 +195,8 @@ class Ledger:
         request id and gets the grant that stands.
         """
         self._on_failure(type(error).__name__)
+        # Others of the pool may be as dead, half open and not know it yet: ask over new ones.
+        await self._pool.expire_connections()
         stored: dict[UUID, Any] | None = None
         for _ in range(READ_BACK_TRIES):
             try:
@@ -199,24 +211,12 @@ class Ledger:
             row = (stored or {}).get(item.id)
             # Under this id, and this event: an id says nothing about what was stored with it.
             if row is not None and row["leaf"].startswith(item.head) and not isinstance(item, GrantAppend):
-                results[index] = Verdict(row["reason"], receipts([row["leaf"]], self._sign_root)[0])
+                reason = "" if isinstance(item, Event) else row["reason"]
+                results[index] = Verdict(reason, receipts([row["leaf"]], self._sign_root)[0])
         return results
 
     async def _append_reads(self, conn: Connection, reads: Sequence[ReadAppend]) -> list[Any]:
-        return await conn.fetch(
-            Q.append_reads,
-            [r.id for r in reads],
-            [r.grant_id for r in reads],
-            [r.agent for r in reads],
-            [r.tool for r in reads],
-            [r.trace_id for r in reads],
-            [r.facts_version for r in reads],
-            [r.present for r in reads],
-            [r.policy_version for r in reads],
-            [r.per_hour for r in reads],
-            [r.per_day for r in reads],
-            [r.head for r in reads],
-        )
+        return await conn.fetch(Q.append_reads, *read_arguments(reads))
 
     async def _create_grant(self, conn: Connection, g: GrantAppend) -> Any:
         return await conn.fetchrow(
@@ -278,3 +278,20 @@ async def _append_events(conn: Connection, events: Sequence[Event], door: str) -
 def _failed(items: Sequence[Item], cause: str) -> list[Verdict | BaseException]:
     """Refuses each item with an exception of its own: a shared one would share its decision id."""
     return [LedgerUnavailableError(cause=cause) for _ in items]
+
+
+def read_arguments(reads: Sequence[ReadAppend]) -> list[list[Any]]:
+    """Gives the arrays that `broker.append_reads` takes, $1 to $11."""
+    return [
+        [r.id for r in reads],
+        [r.grant_id for r in reads],
+        [r.agent for r in reads],
+        [r.tool for r in reads],
+        [r.trace_id for r in reads],
+        [r.facts_version for r in reads],
+        [r.present for r in reads],
+        [r.policy_version for r in reads],
+        [r.per_hour for r in reads],
+        [r.per_day for r in reads],
+        [r.head for r in reads],
+    ]
