@@ -13,11 +13,12 @@ from broker.records.checks import Assertion, check
 from broker.records.install import InstallRefusedError, apply, plan_install, plan_uninstall
 from broker.records.keys import LONGEST_PASS, GuardKey, list_guard_keys, rotate_guard_key
 from broker.records.plan import Plan, Step
-from broker.records.reader import READER_SETTINGS, RecordReader
+from broker.records.reader import READER_SETTINGS, Appending, RecordReader
 
 __all__ = [
     "LONGEST_PASS",
     "READER_SETTINGS",
+    "Appending",
     "Assertion",
     "GuardKey",
     "InstallRefusedError",

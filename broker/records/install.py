@@ -19,18 +19,11 @@ import asyncpg
 from broker.catalog import Catalog
 from broker.database import Connection, queries
 from broker.records.checks import fingerprint
-from broker.records.plan import OUR_POLICIES, Plan, Step, build, findings, notes
+from broker.records.plan import OUR_POLICIES, UNDOING, Plan, Step, build, findings, notes
 from broker.records.relations import Relation, World, look, mapping_text
-
-LOCK_TRY = "200ms"
-"""How long one try may hold others up; below deadlock_timeout (1 s), so nobody is aborted for us."""
 
 LOCK_TRIES = 50
 """Tries before we give up and say that the tables are busy."""
-
-
-UNDOING = "-- an undo itself"
-"""Marks steps that undo an earlier installation; they are not remembered."""
 
 
 class InstallRefusedError(Exception):
@@ -43,21 +36,23 @@ class InstallRefusedError(Exception):
 
 
 async def plan_install(conn: Connection, catalog: Catalog) -> Plan:
-    """Makes the plan that brings the guard to this catalog; an empty one where it is there already.
+    """Makes the plan that brings the guard to this catalog; an empty one where it stands already.
 
-    Keys and salts outlive a change of the catalog: only the mapping is undone and made anew, in the
-    same transaction.
+    Keys and salts outlive a change of the catalog, and a repair: only the mapping is undone and made
+    anew, in the same transaction.
 
     Raises:
         InstallRefusedError: a table cannot be guarded; nothing was changed.
     """
     done = await _steps(conn)
-    before = _undo([s for s in done if s.part == "mapping"])
-    world = await _look_past(conn, catalog, done)
+    before = await _undo(conn, [s for s in done if s.part == "mapping"])
+    now = await look(conn, catalog)
+    world = _look_past(now, done)
     if found := findings(catalog, world):
         raise InstallRefusedError(found)
     steps = build(catalog, world, with_store=not done)
-    if done and [s.sql for s in steps] == [s.sql for s in done if s.part == "mapping"]:
+    same = [s.sql for s in steps] == [s.sql for s in done if s.part == "mapping"]
+    if done and same and await _unspoilt(conn, now):
         return Plan((), notes(catalog, world))
     return Plan((*before, *steps), notes(catalog, world), mapping_text(catalog), forget=bool(done))
 
@@ -80,7 +75,7 @@ async def plan_uninstall(conn: Connection, *, destroy_salts: bool = False) -> Pl
         raise InstallRefusedError(
             [f"it would destroy {salts} salts; the ledger's pseudonyms would be nobody's (--destroy-salts)"]
         )
-    return Plan(_undo(done))
+    return Plan(await _undo(conn, done))
 
 
 async def apply(
@@ -96,66 +91,57 @@ async def apply(
     Raises:
         InstallRefusedError: the tables stayed busy, or the administrator lacks a right; nothing was changed.
     """
-    if not plan.steps:
-        return
-    try:
-        for _ in range(LOCK_TRIES):
-            try:
-                async with conn.transaction():
-                    await conn.execute(f"SET LOCAL lock_timeout = '{LOCK_TRY}'")
-                    for table in plan.locks:  # quoted by PostgreSQL
-                        await conn.execute(f"LOCK TABLE ONLY {table} IN ACCESS EXCLUSIVE MODE")
-                    await _run(conn, plan)
-            except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
-                await pause(random.uniform(0.05, 0.2))  # noqa: S311 - keeps two tries apart, no secret
-            else:
-                return
-    except asyncpg.InsufficientPrivilegeError as exc:
-        raise InstallRefusedError(
-            [f"the administrator's role lacks a right: {exc}; nothing was changed"]
-        ) from exc
-    raise InstallRefusedError(
-        [f"{', '.join(plan.locks)}: too busy to change; nothing was changed, try again"]
-    )
+    for _ in range(LOCK_TRIES):
+        try:
+            async with conn.transaction():
+                for sql in plan.statements:
+                    await conn.execute(sql)
+        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
+            await pause(random.uniform(0.05, 0.2))  # noqa: S311 - keeps two tries apart, no secret
+        except asyncpg.PostgresError as exc:
+            raise InstallRefusedError([f"PostgreSQL refused: {exc}; nothing was changed"]) from exc
+        else:
+            return
+    raise InstallRefusedError(["the tables are too busy; nothing was changed, try again"])
 
 
-async def _run(conn: Connection, plan: Plan) -> None:
-    q = queries("records")
-    for step in plan.steps:
-        await conn.execute(step.sql)
-    if not plan.mapping:
-        return
-    if plan.forget:
-        await conn.execute(q.steps_clear)
-    for step in plan.steps:
-        if step.undo != UNDOING:
-            await conn.execute(q.step_add, step.part, step.relation, step.sql, step.undo)
-    await conn.execute(q.installation_set, plan.mapping, await fingerprint(conn))
-
-
-def _undo(done: list[Step]) -> tuple[Step, ...]:
+async def _undo(conn: Connection, done: list[Step]) -> tuple[Step, ...]:
+    relations = sorted({s.relation for s in done if s.relation})
+    there = {r["r"] for r in await conn.fetch(queries("records").still_there, relations)}
     return tuple(
-        Step(s.undo, UNDOING, f"undoes: {' '.join(s.sql.split())[:70]}", s.part, s.relation)
+        Step(
+            s.undo,
+            UNDOING,
+            f"undoes: {' '.join(s.sql.split())[:70]}",
+            s.part,
+            s.relation if s.relation in there else "",  # dropped since: there is nothing to lock
+        )
         for s in reversed(done)
         if s.undo
     )
 
 
+async def _unspoilt(conn: Connection, world: World) -> bool:
+    """Says whether policies, views, functions and row security are as they were left."""
+    if not all(r.row_security for r in world.relations.values() if not r.is_view):
+        return False
+    looked: str | None = await conn.fetchval(queries("records").looked)
+    return looked == await fingerprint(conn)
+
+
 async def _steps(conn: Connection) -> list[Step]:
     q = queries("records")
     there = (await conn.fetch(q.is_installed))[0]
+    steps = []
     if there["installed"]:
-        return [Step(r["sql"], r["undo"], "", r["part"], r["relation"]) for r in await conn.fetch(q.steps)]
-    if there["room"]:
-        raise InstallRefusedError(
-            ["schema broker_guard is there, but not by an installation; drop or rename it"]
-        )
-    return []
+        steps = [Step(r["sql"], r["undo"], "", r["part"], r["relation"]) for r in await conn.fetch(q.steps)]
+    if there["room"] and not steps:
+        raise InstallRefusedError(["schema broker_guard is there, but by no installation; drop or rename it"])
+    return steps
 
 
-async def _look_past(conn: Connection, catalog: Catalog, done: list[Step]) -> World:
-    """Looks at the database as it would be without the installed mapping."""
-    world = await look(conn, catalog)
+def _look_past(world: World, done: list[Step]) -> World:
+    """Gives the world as it would be without the installed mapping."""
     guarded = {s.relation for s in done if s.relation}
     grants = [s.sql for s in done if s.sql.startswith("GRANT SELECT (")]
     return replace(world, relations={k: _past(r, guarded, grants) for k, r in world.relations.items()})

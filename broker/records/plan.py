@@ -24,6 +24,13 @@ are flagged as cut. Keeps a customer with a million rows as cheap as one with a 
 SCAN_PARENTS = 10_000
 """Most parents of one customer whose children are looked for, for the same reason."""
 
+LOCK_TRY = "200ms"
+"""How long one try for a lock may hold others up; below deadlock_timeout (1 s), so nobody is aborted
+for us."""
+
+UNDOING = "-- an undo itself"
+"""Marks steps that undo an earlier installation; they are not remembered."""
+
 OUR_POLICIES = frozenset({"broker_guard_others", "broker_guard_passes"})
 
 STORE_TABLES = ("guard_key", "salt", "install_step", "installation")
@@ -67,9 +74,39 @@ class Plan:
     forget: bool = False  # the old mapping's steps are undone first and forgotten
 
     @property
-    def locks(self) -> tuple[str, ...]:
-        """Gives the tables of other owners that it changes, each once."""
-        return tuple(dict.fromkeys(s.relation for s in self.steps if s.relation))
+    def statements(self) -> tuple[str, ...]:
+        """Gives everything that runs, in one transaction: locks, steps, and the record of both."""
+        if not self.steps:
+            return ()
+        tables = dict.fromkeys(s.relation for s in self.steps if s.relation)
+        told = [fill("begin", timeout=LOCK_TRY), *(fill("lock", table=table) for table in tables)]
+        told += [s.sql for s in self.steps]
+        if not self.mapping:
+            return tuple(told)
+        if self.forget:
+            told.append(fill("steps_forget"))
+        for s in self.steps:
+            if s.undo != UNDOING:
+                values = {"part": s.part, "relation": s.relation, "sql": s.sql, "undo": s.undo}
+                told.append(fill("step_remember", **{k: literal(v) for k, v in values.items()}))
+        digest = queries("records").fingerprint.rstrip().removesuffix(";")
+        told.append(fill("plain_names"))
+        told.append(fill("installation_remember", mapping=literal(self.mapping), fingerprint=digest))
+        return tuple(told)
+
+    @property
+    def script(self) -> str:
+        """Gives the same as a file for psql, for administrators who run everything themselves."""
+        why = {s.sql: s.why for s in self.steps}
+        lines = ["\\set ON_ERROR_STOP on", "BEGIN;"]
+        lines += [(f"-- {why[sql]}\n" if sql in why else "") + f"{sql};" for sql in self.statements]
+        return "\n\n".join([*lines, "COMMIT;"]) + "\n"
+
+
+def literal(text: str) -> str:
+    """Spells a text as an SQL literal; a backslash makes it an E'' string, whatever the session says."""
+    quoted = text.replace("\\", "\\\\").replace("'", "''")
+    return f"E'{quoted}'" if "\\" in text else f"'{quoted}'"
 
 
 def fill(name: str, **values: object) -> str:
@@ -233,9 +270,15 @@ def _guards(catalog: Catalog, world: World) -> Iterator[Step]:
         kinds = [k for k in catalog.kinds.values() if world.relations[k.name].oid == relation.oid]
         columns = [c for c in _readable(world, relation, kinds) if not relation.columns[c].guard_granted]
         if columns and not (relation.is_view and relation.guard_owns):
-            listed = ", ".join(relation.columns[c].quoted for c in columns)
+            quoted = [relation.columns[c].quoted for c in columns]
             yield _step(
-                "columns_grant", "the mapped columns, no other", table=relation.quoted, columns=listed
+                "columns_grant",
+                "the mapped columns, no other",
+                table=relation.quoted,
+                columns=", ".join(quoted),
+                revokes="\n    ".join(
+                    fill("column_revoke", table=relation.quoted, column=c) + ";" for c in quoted
+                ),
             )
         if relation.is_view:
             continue

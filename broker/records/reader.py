@@ -114,6 +114,10 @@ class RecordReader:
         """
         return await self._names.submit((customer, ticket))
 
+    def appending(self) -> Appending:
+        """Gives the statement that appends and reads in one, under the catalog of now."""
+        return self._shelf.appending
+
     async def drain(self) -> None:
         """Waits until no read is under way."""
         await self._reads.drain()
@@ -132,7 +136,10 @@ class RecordReader:
                 raise StartupError(
                     "records database: log in as broker_reader, no other role reads through the guard"
                 )
-            found = await check(conn, catalog or self._shelf.catalog)
+            try:
+                found = await check(conn, catalog or self._shelf.catalog)
+            except asyncpg.PostgresError as exc:  # a right is missing, or an installation is under way
+                raise StartupError(f"records database: cannot be checked ({type(exc).__name__})") from exc
         wrong = [a for a in found if not a.ok and not a.warning]
         if wrong:
             lines = [f"{a.name}: {a.text}; {a.remedy}" for a in wrong]
@@ -188,13 +195,15 @@ class _Shelf:
 
     def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
-        self.statements = {kind.name: _statement(kind) for kind in catalog.kinds.values()}
+        template = queries("records").read_kind
+        self.statements = {kind.name: _statement(kind, template) for kind in catalog.kinds.values()}
         self._places = {
             f.full_name: (kind.name, place)
             for kind in catalog.kinds.values()
             for place, f in enumerate(kind.fields.values(), 1)  # 0 is the grant id
         }
         self._layouts: dict[tuple[str, ...], Layout] = {}
+        self.appending = Appending(self)
 
     def layout(self, fields: tuple[str, ...]) -> Layout:
         """Gives the kinds that hold these fields and each field's place; remembers the usual ones."""
@@ -211,6 +220,29 @@ class _Shelf:
         return layout
 
 
+class Appending:
+    """The statement that appends reads and reads the accepted ones, where one database holds both."""
+
+    def __init__(self, shelf: _Shelf) -> None:
+        """Makes the statement for the shelf's catalog."""
+        self._shelf = shelf
+        self._root = shelf.catalog.root
+        self.sql = _statement(self._root, queries("records").append_and_read)
+
+    def covers(self, fields: tuple[str, ...]) -> bool:
+        """Tells whether all fields are the root kind's own; rows of child kinds take a read of their own."""
+        layout = self._shelf.layout(fields)
+        return len(layout) == 1 and layout[0][0] == self._root.name
+
+    def slice(self, fields: tuple[str, ...], records: Sequence[asyncpg.Record]) -> RecordSlice:
+        """Gives what the statement read for one of its reads; no rows where it was refused."""
+        [(kind, columns)] = self._shelf.layout(fields)
+        found = [record for record in records if record[0] is not None]
+        rows = [Row({name: record[place] for name, place in columns}) for record in found[: self._root.rows]]
+        cut = frozenset({kind}) if len(found) > self._root.rows else frozenset[str]()
+        return RecordSlice({kind: rows}, cut)
+
+
 def _slice(
     ask: _Ask, rows: Mapping[str, Mapping[UUID, Sequence[asyncpg.Record]]], shelf: _Shelf
 ) -> RecordSlice:
@@ -225,7 +257,7 @@ def _slice(
     return RecordSlice(found, frozenset(truncated))
 
 
-def _statement(kind: Kind) -> str:
+def _statement(kind: Kind, template: str) -> str:
     """Makes the reading statement: tells the passes, then reads, both in one.
 
     The setting is local, so it ends with the statement's own transaction; OFFSET 0 keeps the two
@@ -235,8 +267,7 @@ def _statement(kind: Kind) -> str:
     if not all(WORD.fullmatch(word) for word in words):
         raise StartupError(f"catalog: kind {kind.name!r} holds a name that is no word")
     columns = ", ".join(f'v."{name}"' for name in kind.fields)
-    template = Template(queries("records").read_kind)
-    return template.substitute(columns=columns, view=f"read_{kind.name}")
+    return Template(template).substitute(columns=columns, view=f"read_{kind.name}")
 
 
 def _refused() -> BrokerError:

@@ -10,6 +10,33 @@ SELECT v.grant_id, @{columns}
 FROM (SELECT set_config('broker.pass', $1, true) AS told OFFSET 0) AS s
 CROSS JOIN LATERAL (SELECT * FROM broker_guard.@{view} WHERE s.told <> '' OFFSET 0) AS v;
 
+-- name: append_and_read
+-- Appends reads and reads what was accepted, in one statement (a template; see reader.py): for where the
+-- ledger and the records live in one database. $12 are the passes, beside the reads of $1 to $11.
+-- The append runs first, because the passes told to the guard are those of its accepted reads.
+WITH done AS MATERIALIZED (
+    SELECT d.ord, d.reason, d.leaf, d.free_time, p.grant_id, p.pass
+    FROM broker.append_reads(
+        $1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::boolean[], $8::bigint[],
+        $9::integer[], $10::integer[], $11::bytea[]
+    ) AS d
+    INNER JOIN unnest($2::uuid[], $12::text[]) WITH ORDINALITY AS p (grant_id, pass, ord) ON p.ord = d.ord
+),
+read AS MATERIALIZED (
+    SELECT v.grant_id, @{columns}
+    FROM (
+        SELECT set_config(
+            'broker.pass',
+            coalesce((SELECT string_agg(DISTINCT done.pass, ' ') FROM done WHERE done.reason = ''), ''), true
+        ) AS told
+        OFFSET 0
+    ) AS s
+    CROSS JOIN LATERAL (SELECT * FROM broker_guard.@{view} WHERE s.told <> '' OFFSET 0) AS v
+)
+SELECT read.*, done.ord, done.reason, done.leaf, done.free_time
+FROM done LEFT JOIN read ON read.grant_id = done.grant_id AND done.reason = ''
+ORDER BY done.ord;
+
 -- name: relations
 -- Finds the relations that a catalog maps; a missing one has no oid.
 SELECT
@@ -226,20 +253,13 @@ FROM (
 -- Lists what an installation did, in order.
 SELECT step, part, relation, sql, undo FROM broker_guard.install_step ORDER BY step;
 
--- name: steps_clear!
--- Forgets the steps of the mapping, which has just been undone.
-DELETE FROM broker_guard.install_step WHERE part = 'mapping';
+-- name: looked
+-- Gives how the guard looked when it was installed.
+SELECT fingerprint FROM broker_guard.installation;
 
--- name: step_add!
--- Remembers a step with its undo.
-INSERT INTO broker_guard.install_step (step, part, relation, sql, undo)
-SELECT coalesce(max(step), 0) + 1, $1, $2, $3, $4 FROM broker_guard.install_step;
-
--- name: installation_set!
--- Remembers which mapping is installed.
-INSERT INTO broker_guard.installation (mapping, fingerprint) VALUES ($1::text::jsonb, $2)
-ON CONFLICT (only_one) DO UPDATE
-SET mapping = excluded.mapping, fingerprint = excluded.fingerprint, install_time = clock_timestamp();
+-- name: still_there
+-- Says which of the relations that were changed are still there.
+SELECT r FROM unnest($1::text[]) AS r WHERE to_regclass(r) IS NOT NULL;
 
 -- name: salts
 -- Counts the salts, whose loss would make every pseudonym nobody's.

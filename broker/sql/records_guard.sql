@@ -95,7 +95,7 @@ $$;
 
 -- name: customer_key_undo#
 -- Undoes customer_key.
-DROP FUNCTION broker_guard.customer_key(text);
+DROP FUNCTION IF EXISTS broker_guard.customer_key(text);
 
 -- name: open_passes#
 -- Verifies all passes of the setting at once; clocks of the two databases may differ by 5 s.
@@ -139,7 +139,7 @@ $$;
 
 -- name: open_passes_undo#
 -- Undoes open_passes.
-DROP FUNCTION broker_guard.open_passes();
+DROP FUNCTION IF EXISTS broker_guard.open_passes();
 
 -- name: pseudonyms#
 -- Gives the pseudonyms of each pair of customer and ticket; a salt is made on first use.
@@ -171,7 +171,7 @@ $$;
 
 -- name: pseudonyms_undo#
 -- Undoes pseudonyms.
-DROP FUNCTION broker_guard.pseudonyms(text[], text[]);
+DROP FUNCTION IF EXISTS broker_guard.pseudonyms(text[], text[]);
 
 -- name: status#
 -- Says what is installed; nothing in it is secret.
@@ -188,7 +188,7 @@ $$;
 
 -- name: status_undo#
 -- Undoes status.
-DROP FUNCTION broker_guard.status();
+DROP FUNCTION IF EXISTS broker_guard.status();
 
 -- name: function_owner#
 -- Hands a function to the keeper.
@@ -208,7 +208,18 @@ GRANT SELECT (@{columns}) ON @{table} TO broker_guard;
 
 -- name: columns_grant_undo#
 -- Undoes columns_grant.
-REVOKE SELECT (@{columns}) ON @{table} FROM broker_guard;
+DO $undo$
+BEGIN
+    @{revokes}
+END
+$undo$;
+
+-- name: column_revoke#
+-- Takes back one column; one that its owner has renamed since keeps the right, and `check` names it.
+    BEGIN
+        REVOKE SELECT (@{column}) ON @{table} FROM broker_guard;
+    EXCEPTION WHEN undefined_column OR undefined_table OR invalid_schema_name THEN NULL;
+    END;
 
 -- name: policy_others#
 -- Keeps everything as it was for every other role.
@@ -217,7 +228,7 @@ USING (true) WITH CHECK (true);
 
 -- name: policy_others_undo#
 -- Undoes policy_others.
-DROP POLICY broker_guard_others ON @{table};
+DROP POLICY IF EXISTS broker_guard_others ON @{table};
 
 -- name: policy_passes#
 -- Shows the guard only rows of customers with an open pass; the sub-select runs once a statement.
@@ -226,7 +237,7 @@ USING (@{condition});
 
 -- name: policy_passes_undo#
 -- Undoes policy_passes.
-DROP POLICY broker_guard_passes ON @{table};
+DROP POLICY IF EXISTS broker_guard_passes ON @{table};
 
 -- name: condition_customer
 -- Holds where the column is the customer's key, or a child's link to it.
@@ -243,7 +254,7 @@ ALTER TABLE @{table} ENABLE ROW LEVEL SECURITY;
 
 -- name: row_security_undo#
 -- Undoes row_security.
-ALTER TABLE @{table} DISABLE ROW LEVEL SECURITY;
+ALTER TABLE IF EXISTS @{table} DISABLE ROW LEVEL SECURITY;
 
 -- name: view#
 -- Makes the reading view of a kind: one customer per pass, the pass's fields, and one row beyond
@@ -277,7 +288,7 @@ WHERE pass.fields && ARRAY[@{names}];
 
 -- name: view_undo#
 -- Undoes view.
-DROP VIEW broker_guard.@{view};
+DROP VIEW IF EXISTS broker_guard.@{view};
 
 -- name: view_owner#
 -- Hands a view to the guard, whose rights and policies it reads with.
@@ -294,3 +305,31 @@ GRANT CREATE ON SCHEMA broker_guard TO broker_guard;
 -- name: schema_create_end#
 -- Ends schema_create.
 REVOKE CREATE ON SCHEMA broker_guard FROM broker_guard;
+
+-- name: begin#
+-- Gives up soon where a table is busy: nobody waits long, nobody is aborted for us.
+SET LOCAL lock_timeout = '@{timeout}';
+
+-- name: lock#
+-- Takes a table of another owner, all of them before anything is changed.
+LOCK TABLE ONLY @{table} IN ACCESS EXCLUSIVE MODE;
+
+-- name: steps_forget#
+-- Forgets the steps of the mapping, which has just been undone.
+DELETE FROM broker_guard.install_step WHERE part = 'mapping';
+
+-- name: step_remember#
+-- Remembers a step with its undo.
+INSERT INTO broker_guard.install_step (step, part, relation, sql, undo)
+SELECT coalesce(max(step), 0) + 1, @{part}, @{relation}, @{sql}, @{undo} FROM broker_guard.install_step;
+
+-- name: plain_names#
+-- Spells every name out from here on, so that the fingerprint does not hang on a search path.
+SET LOCAL search_path = pg_catalog;
+
+-- name: installation_remember#
+-- Remembers which mapping is installed and how the guard looks now.
+INSERT INTO broker_guard.installation (mapping, fingerprint)
+SELECT @{mapping}::jsonb, (@{fingerprint})
+ON CONFLICT (only_one) DO UPDATE
+SET mapping = excluded.mapping, fingerprint = excluded.fingerprint, install_time = clock_timestamp();

@@ -385,3 +385,102 @@ async def test_notes_tell_what_row_security_costs_others(crm_database: Database)
     assert "crm_app" in notes
     assert "CREATE INDEX (customer_id)" in notes
     await admin.close()
+
+
+def psql(database: Database, script: str) -> None:
+    """Runs a script as an administrator does who trusts no program with the superuser's password."""
+    command = [str(database.server._bin / "psql"), "--no-psqlrc", "--quiet", "--dbname", database.dsn()]
+    subprocess.run(command, input=script, check=True, capture_output=True, text=True)
+
+
+async def test_the_printed_script_does_the_same(crm_database: Database):
+    """The plan's script, run by psql, installs and undoes what `apply` does, record and all."""
+    admin = await connect(crm_database)
+    before = await asyncio.to_thread(dump, crm_database)
+    await asyncio.to_thread(psql, crm_database, (await plan_install(admin, crm.catalog())).script)
+    assert [a.name for a in await check(admin, crm.catalog()) if not a.ok] == [
+        "a key verifies",
+        "one key in use",
+    ]
+    assert (await plan_install(admin, crm.catalog())).steps == ()
+    assert (await plan_install(admin, crm.catalog())).script.count(";") == 2  # BEGIN, COMMIT
+    await asyncio.to_thread(psql, crm_database, (await plan_uninstall(admin)).script)
+
+    assert await asyncio.to_thread(dump, crm_database) == before
+    await admin.close()
+
+
+async def test_the_tables_owner_can_install(crm_database: Database):
+    """No superuser is needed: the tables' owner may, being in both roles that nobody logs in as."""
+    admin = await connect(crm_database)
+    owner = await connect(crm_database)
+    await admin.execute(
+        "GRANT broker_guard, broker_guard_keeper TO crm_owner;"
+        f"GRANT CREATE ON DATABASE {crm_database.name} TO crm_owner"
+    )
+    await owner.execute("SET SESSION AUTHORIZATION crm_owner")
+    try:
+        await apply(owner, await plan_install(owner, crm.catalog()))
+        assert [a.name for a in await check(owner, crm.catalog()) if not a.ok and "key" not in a.name] == []
+        await apply(owner, await plan_uninstall(owner))
+    finally:
+        await admin.execute("REVOKE broker_guard, broker_guard_keeper FROM crm_owner")
+    with pytest.raises(InstallRefusedError, match="PostgreSQL refused"):  # the control: without the roles
+        await apply(owner, await plan_install(owner, crm.catalog()))
+    await owner.close()
+    await admin.close()
+
+
+REPAIRS = {
+    "row security switched off": "ALTER TABLE crm.invoice DISABLE ROW LEVEL SECURITY",
+    "a policy dropped": "DROP POLICY broker_guard_passes ON crm.invoice",
+    "a policy loosened": "ALTER POLICY broker_guard_passes ON crm.invoice USING (true)",
+    "a view dropped": "DROP VIEW broker_guard.read_invoice",
+    "a view for everybody": "GRANT SELECT ON broker_guard.read_invoice TO PUBLIC",
+    "a verifier that lets all through": (
+        "CREATE OR REPLACE FUNCTION broker_guard.status() RETURNS TABLE "
+        "(mapping jsonb, fingerprint text, keys_in_use bigint, keys_running_out bigint) "
+        "LANGUAGE sql AS 'SELECT NULL::jsonb, NULL, 1::bigint, 0::bigint'"
+    ),
+}
+
+
+async def test_install_repairs(guarded: crm.Guarded):
+    """Whatever was spoilt, installing the same catalog again puts it right; keys and salts stay."""
+    grant = await guarded.grant("7")
+    for case, spoil in REPAIRS.items():
+        await guarded.admin.execute(spoil)
+        assert [a for a in await check(guarded.admin, guarded.catalog) if not a.ok], case
+        await apply(guarded.admin, await plan_install(guarded.admin, guarded.catalog))
+        assert [a for a in await check(guarded.admin, guarded.catalog) if not a.ok] == [], case
+    found = await guarded.reader.read(grant_id=grant[0], guard_pass=grant[1], fields=["invoice.total"])
+
+    assert len(found.rows["invoice"]) == 3
+
+
+async def test_tables_may_change_under_the_guard(crm_database: Database):
+    """A mapped column renamed and a mapped table dropped stop neither a new catalog nor the undo."""
+    admin = await connect(crm_database)
+    await apply(admin, await plan_install(admin, crm.catalog()))
+    await admin.execute("ALTER TABLE crm.customer RENAME email TO mail; DROP TABLE crm.invoice_line CASCADE")
+    chosen = crm.catalog(
+        crm.kind("customer", ["name", "mail"], key="customer_id"),
+        crm.kind("invoice", ["total"], key="invoice_id", via="customer", link="customer_id", rows=3),
+    )
+    await apply(admin, await plan_install(admin, chosen))
+    assert [a for a in await check(admin, chosen) if not a.ok and "key" not in a.name] == []
+    await apply(admin, await plan_uninstall(admin))
+
+    assert await admin.fetchval("SELECT count(*) FROM pg_policies") == 0
+    assert await admin.fetchval("SELECT to_regnamespace('broker_guard') IS NULL")
+    await admin.close()
+
+
+async def test_a_room_of_somebody_elses_is_left_alone(crm_database: Database):
+    """A schema of the guard's name that no installation made is not touched."""
+    admin = await connect(crm_database)
+    await admin.execute("CREATE SCHEMA broker_guard")
+    for plan in (plan_install(admin, crm.catalog()), plan_uninstall(admin)):
+        with pytest.raises(InstallRefusedError, match="by no installation"):
+            await plan
+    await admin.close()
