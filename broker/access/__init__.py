@@ -20,6 +20,7 @@ how a "no" gets on record, `opened.py` what a worker remembers between reads.
 """
 
 from broker.access.creating import GrantCreation
+from broker.access.disclosing import Disclosure, OneStatement, SideBySide, share_database
 from broker.access.opened import OpenGrants
 from broker.access.reading import RecordReading
 from broker.access.refusals import NO_TRACE, Refusals
@@ -29,13 +30,17 @@ from broker.access.values import Explanation, FieldAnswer, GrantAnswer, GrantReq
 __all__ = [
     "NO_TRACE",
     "Access",
+    "Disclosure",
     "Explanation",
     "FieldAnswer",
     "GrantAnswer",
     "GrantCreation",
     "GrantRequest",
+    "OneStatement",
     "OpenGrants",
     "RecordAnswer",
     "RecordReading",
     "Refusals",
+    "SideBySide",
+    "share_database",
 ]

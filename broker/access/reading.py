@@ -5,6 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from broker import masking, telemetry
+from broker.access.disclosing import Disclosed, Disclosure
 from broker.access.ground import ATTEMPTS, STALE, facts_of, refused_by_append, standing_refusal
 from broker.access.opened import OpenGrant, OpenGrants, Plan
 from broker.access.refusals import Refusals, decision_detail
@@ -25,13 +26,11 @@ from broker.ledger import (
     GrantStore,
     Ledger,
     ReadAppend,
-    Verdict,
     head,
     rest_of,
 )
 from broker.model import Caller, Level, RecordSlice
 from broker.policy import PolicyHolder
-from broker.records import RecordReader
 from broker.telemetry import ReadTrace
 from broker.tickets import Tickets
 
@@ -47,7 +46,7 @@ class RecordReading:
         *,
         policy: PolicyHolder,
         tickets: Tickets,
-        records: RecordReader,
+        disclosure: Disclosure,
         ledger: Ledger,
         store: GrantStore,
         tokens: GrantTokens,
@@ -61,8 +60,8 @@ class RecordReading:
         Args:
             policy: the policy in force, swapped whole.
             tickets: the ground of agents on tickets.
-            records: the guarded reader.
-            ledger: the record.
+            disclosure: appends and reads.
+            ledger: the record; for outcomes.
             store: grants as the database holds them.
             tokens: checks grants' JWTs.
             refusals: puts refusals on record.
@@ -72,7 +71,7 @@ class RecordReading:
         """
         self._policy = policy
         self._tickets = tickets
-        self._records = records
+        self._disclosure = disclosure
         self._ledger = ledger
         self._store = store
         self._tokens = tokens
@@ -92,9 +91,7 @@ class RecordReading:
         agent = caller.principal.agent
         claims = self._tokens.verify(grant_token, tool=caller.tool, agent=agent, audience=self._audience)
         trace.grant_id = claims.grant_id
-        for index, name in enumerate(fields):
-            if name not in claims.levels:
-                raise FieldNotGrantedError(field=f"fields[{index}]")
+        _check_granted(claims, fields)
         trace.lap(telemetry.AUTHENTICATE)
         for _ in range(ATTEMPTS):
             # (1)
@@ -109,7 +106,12 @@ class RecordReading:
                 raise await self._refuse_read(caller, claims, opened, plan, trace)
             # (3), (4)
             event_id = self._ids.new()
-            found, verdict = await self._disclose(event_id, caller, claims.grant_id, opened, plan, trace)
+            started = trace.last
+            append = self._append(event_id, caller, claims.grant_id, opened, plan, trace)
+            disclosed = await self._disclosure.disclose(append, opened.guard_pass, plan.reads)
+            trace.lap(telemetry.READ)
+            trace.mark(telemetry.APPEND, started, trace.last)
+            verdict = disclosed.verdict
             if verdict.reason in STALE:
                 self._opened.drop(claims.grant_id, agent.key)
                 if verdict.reason == "POLICY_STALE":
@@ -117,55 +119,35 @@ class RecordReading:
                 continue
             if verdict.reason or verdict.receipt is None:
                 raise refused_by_append(event_id, verdict)
+            record = disclosed.record
+            if record is None or not any(record.rows.values()):
+                await self._narrow(event_id, caller, claims.grant_id, trace, disclosed)
+            if record is None:
+                raise disclosed.failure or RecordsUnavailableError
             # (5)
             answer = RecordAnswer(
-                event_id, claims.grant_id, plan.policy_version, _mask(plan, found), verdict.receipt
+                event_id, claims.grant_id, plan.policy_version, _mask(plan, record), verdict.receipt
             )
-            if not any(found.rows.values()):
-                await self._narrow(event_id, caller, claims.grant_id, trace, verdict, "empty")
             trace.lap(telemetry.MASK)
             return answer
         raise PolicyUnavailableError(cause="facts or policy kept changing")
 
-    async def _disclose(
+    def _append(
         self, event_id: UUID, caller: Caller, grant_id: UUID, opened: OpenGrant, plan: Plan, trace: ReadTrace
-    ) -> tuple[RecordSlice, Verdict]:
-        """Appends the disclosure and reads the record, side by side; gives both once the commit is through.
-
-        If we die between them the event says "released at most", which is true of nothing released.
-        """
-        started = trace.last
-        appending = self._ledger.enqueue(
-            ReadAppend(
-                id=event_id,
-                grant_id=grant_id,
-                agent=caller.principal.agent.key,
-                tool=caller.tool.identity,
-                trace_id=trace.trace_id,
-                facts_version=opened.facts_version,
-                present=opened.present,
-                policy_version=int(plan.policy_version),
-                per_hour=plan.per_hour,
-                per_day=plan.per_day,
-                head=head(event_id, trace.trace_id, plan.leaf_rest),
-            )
+    ) -> ReadAppend:
+        return ReadAppend(
+            id=event_id,
+            grant_id=grant_id,
+            agent=caller.principal.agent.key,
+            tool=caller.tool.identity,
+            trace_id=trace.trace_id,
+            facts_version=opened.facts_version,
+            present=opened.present,
+            policy_version=int(plan.policy_version),
+            per_hour=plan.per_hour,
+            per_day=plan.per_day,
+            head=head(event_id, trace.trace_id, plan.leaf_rest),
         )
-        try:
-            found = await self._records.read(
-                grant_id=grant_id, guard_pass=opened.guard_pass, fields=plan.reads
-            )
-        except RecordsUnavailableError as error:
-            await self._narrow(event_id, caller, grant_id, trace, await appending, "aborted")
-            raise error from error.__cause__
-        except BaseException:
-            # Our caller has gone. The append goes on by itself; nobody is left to hear of its failure.
-            appending.add_done_callback(lambda done: done.cancelled() or done.exception())
-            raise
-        finally:
-            trace.lap(telemetry.READ)
-        verdict = await appending
-        trace.mark(telemetry.APPEND, started, trace.last)
-        return found, verdict
 
     async def _open(self, caller: Caller, claims: GrantClaims, trace: ReadTrace) -> OpenGrant:
         agent = caller.principal.agent
@@ -253,11 +235,9 @@ class RecordReading:
         )
 
     async def _narrow(
-        self, read_id: UUID, caller: Caller, grant_id: UUID, trace: ReadTrace, verdict: Verdict, outcome: str
+        self, read_id: UUID, caller: Caller, grant_id: UUID, trace: ReadTrace, disclosed: Disclosed
     ) -> None:
         """Says in a later event that a read which was released at most came to nothing."""
-        if verdict.reason:
-            return
         await self._ledger.append(
             Event(
                 id=self._ids.new(),
@@ -267,9 +247,15 @@ class RecordReading:
                 agent=caller.principal.agent.key,
                 tool=caller.tool.identity,
                 grant_id=grant_id,
-                detail={"read": str(read_id), "came_to": outcome},
+                detail={"read": str(read_id), "came_to": "aborted" if disclosed.record is None else "empty"},
             )
         )
+
+
+def _check_granted(claims: GrantClaims, fields: tuple[str, ...]) -> None:
+    for index, name in enumerate(fields):
+        if name not in claims.levels:
+            raise FieldNotGrantedError(field=f"fields[{index}]")
 
 
 def _stricter(one: Level | None, other: Level | None) -> Level | None:

@@ -32,9 +32,6 @@ METHOD_NAMES = tuple(
 )
 """Full names of the access port's RPCs, as the contract lists them."""
 
-LONGEST_TOKEN = 16_384
-"""Characters of a grant token in a request; the reader's own limit is lower, this one costs nothing."""
-
 AUDIENCE_LENGTH = 256
 
 SHORTEST_GRANT = 1.0
@@ -108,7 +105,7 @@ class AccessService:
             raise InternalError(cause="a read needs its own kind of trace")
         answer = await self._access.read_record(
             call.caller,
-            checks.bounded(request.grant_token, "grant_token", LONGEST_TOKEN),
+            checks.token(request.grant_token, "grant_token"),
             checks.field_names(request.fields),
             call.trace,
         )

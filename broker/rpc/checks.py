@@ -15,6 +15,7 @@ from broker.errors import RequestMalformedError
 TICKET_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 WORD = re.compile(r"[a-z][a-z0-9-]{0,63}", re.ASCII)
 FIELD_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\.[a-z][a-z0-9_]{0,63}", re.ASCII)
+TOKEN = re.compile(r"[A-Za-z0-9._-]{1,16384}", re.ASCII)
 CUSTOMER_ID_LENGTH = 128
 MOST_FIELDS = 64
 """Fields of one request; the widest catalog of a real helpdesk has fewer."""
@@ -72,6 +73,13 @@ def bounded(text: str, field: str, most: int) -> str:
     """Checks a required text for length and for characters that hide."""
     if not 1 <= len(text) <= most or not _plain(text):
         raise RequestMalformedError(field=field, cause="text")
+    return text
+
+
+def token(text: str, field: str) -> str:
+    """Checks that a text could be a compact JWS; the signature's check says whether it is one."""
+    if not TOKEN.fullmatch(text):
+        raise RequestMalformedError(field=field, cause="token")
     return text
 
 

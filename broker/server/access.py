@@ -11,7 +11,17 @@ from functools import partial
 
 import asyncpg
 
-from broker.access import Access, GrantCreation, OpenGrants, RecordReading, Refusals
+from broker.access import (
+    Access,
+    Disclosure,
+    GrantCreation,
+    OneStatement,
+    OpenGrants,
+    RecordReading,
+    Refusals,
+    SideBySide,
+    share_database,
+)
 from broker.authn import AgentVerifier, Authenticator, RevokedSerials, SteadyClock, ToolVerifier, open_sources
 from broker.database import open_pool
 from broker.errors import BrokerError, PolicyUnavailableError, StartupError
@@ -84,6 +94,10 @@ async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
         refusals = Refusals(ledger, ids, DenialRate(settings.denial_events_per_minute, time.monotonic))
         tickets = Tickets(pool)
         audiences = {tool.identity: tool.audiences for tool in settings.tools}
+        side_by_side = SideBySide(ledger, records)
+        disclosure: Disclosure = side_by_side
+        if await until_there("databases", partial(share_database, pool, reader_pool), report, stop):
+            disclosure = OneStatement(reader_pool, ledger, records, side_by_side)
         opened = OpenGrants(lambda: datetime.fromtimestamp(clock(), UTC))
         store = GrantStore(pool)
         tokens = GrantTokens(keys, settings.issuer, clock)
@@ -104,7 +118,7 @@ async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
             reading=RecordReading(
                 policy=holder,
                 tickets=tickets,
-                records=records,
+                disclosure=disclosure,
                 ledger=ledger,
                 store=store,
                 tokens=tokens,

@@ -524,6 +524,10 @@ GRANT EXECUTE ON FUNCTION
     broker.append_any, broker.read_back, broker.suspend_agent, broker.reinstate_agent, broker.revoke_grants,
     broker.ensure_partitions, broker.partitions_ready, broker.purge
 TO broker_admin;
+-- Where the records live in this database, too, the reader appends and reads in one statement. What it
+-- gains is a way to write reads into the ledger; every such event still needs a live grant and its ground.
+GRANT USAGE ON SCHEMA broker TO broker_reader;
+GRANT EXECUTE ON FUNCTION broker.append_reads TO broker_reader;
 GRANT EXECUTE ON FUNCTION broker.append_any TO broker_auditor;
 GRANT SELECT ON broker.agent_suspension TO broker_admin, broker_auditor;
 GRANT SELECT ON broker.ledger_event TO broker_auditor;
