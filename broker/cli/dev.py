@@ -19,10 +19,7 @@ if TYPE_CHECKING:
     from broker.cli.output import Progress
     from broker.dev.world import World
 
-app = typer.Typer(
-    help="Run a whole sample company on this machine: database, identities, helpdesk, data, broker.",
-    rich_markup_mode=None,
-)
+app = typer.Typer(rich_markup_mode=None)
 
 Dir = Annotated[
     Path, typer.Option("--dir", envvar="BROKER_DEV_DIR", help="Folder that everything is kept in.")

@@ -1,0 +1,193 @@
+"""What holds for every command."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import typer.main
+
+from broker.cli import app, output
+from broker.client import BudgetExceededError, ClientError, UnavailableError
+from broker.errors import DatabaseUnavailableError, PolicyInvalidError, StartupError
+
+ROOT = typer.main.get_command(app)
+
+
+def walk(command, path=()):
+    """Gives every verb with its path."""
+    children = getattr(command, "commands", {})
+    if not children or path == ("dev",):
+        yield path, command
+    for name, child in children.items():
+        yield from walk(child, (*path, name))
+
+
+VERBS = dict(walk(ROOT))
+
+
+class TestHelp:
+    @pytest.mark.parametrize("path", VERBS, ids=" ".join)
+    def test_has_an_example(self, broker, path):
+        """Every verb explains itself and shows how it is called."""
+        said = broker(*path, "--help")
+
+        assert said.code == 0
+        assert "Example:\n" in said.out
+        assert f"      broker {' '.join(path)}" in said.out or f" broker {' '.join(path)}" in said.out
+
+    @pytest.mark.parametrize("path", VERBS, ids=" ".join)
+    def test_describes_every_option(self, path):
+        """No option without a sentence."""
+        for parameter in VERBS[path].params:
+            if parameter.param_type_name == "option":
+                assert parameter.help, parameter.name
+
+    @pytest.mark.parametrize("path", [p for p in VERBS if p != ("serve",)], ids=" ".join)
+    def test_prints_json(self, path):
+        """Everything that prints data prints it for programs too."""
+        options = {option for p in VERBS[path].params for option in p.opts}
+
+        assert "--json" in options or path == ("dev",)
+
+    def test_no_secret_is_an_argument(self):
+        """Arguments are seen by everybody on the machine: secrets come from files and commands."""
+        names = {option for command in VERBS.values() for p in command.params for option in p.opts}
+
+        assert not {n for n in names if any(w in n for w in ("password", "dsn", "secret"))}
+        assert {n for n in names if "token" in n} == {"--token-file", "--token-command"}
+
+    def test_starts_without_what_it_does_not_need(self):
+        """Help is quick, and the parent of `serve` has neither grpc nor a driver in it."""
+        script = (
+            "import sys\nfrom broker.cli import run\nassert run(['serve', '--help']) == 0\n"
+            "print([m for m in ('grpc', 'asyncpg', 'casbin', 'cryptography', 'faker') if m in sys.modules])"
+        )
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+        assert done.stdout.splitlines()[-1] == "[]"
+
+
+class TestErrors:
+    @pytest.fixture
+    def failing(self, broker, monkeypatch):
+        """Runs a verb that ends with an error."""
+
+        def command(error: BaseException):
+            def fail(*_needs: str):
+                raise error
+
+            monkeypatch.setattr("broker.cli.server.read_settings", fail)
+            return broker("migrate")
+
+        return command
+
+    def test_exit_codes(self, failing):
+        """2 for usage and settings, 1 for what was refused or failed, 130 for Ctrl-C."""
+        assert failing(StartupError("BROKER_X is missing")).code == 2
+        assert failing(DatabaseUnavailableError()).code == 1
+        assert failing(PolicyInvalidError(["policy.csv:3: no"])).code == 1
+        assert failing(ClientError("no file")).code == 1
+        assert failing(output.CommandFailedError("no", "do that")).code == 1
+        assert failing(RuntimeError("x")).code == 1
+        assert failing(KeyboardInterrupt()).code in {1, 130}
+
+    def test_wrong_usage_is_2(self, broker):
+        """An unknown verb, option or value is wrong usage."""
+        assert broker("nonsense").code == 2
+        assert broker("migrate", "--nonsense").code == 2
+        assert broker("trace", "show", "no-uuid").code == 2
+        assert broker("serve", "--workers", "0").code == 2
+
+    def test_an_unexpected_error_shows_its_name_alone(self, failing):
+        """A driver's text can quote a customer's row; it is never shown."""
+        said = failing(ValueError("Key (email)=(jane@example.com) exists"))
+
+        assert "ValueError" in said.err
+        assert "jane" not in said.err + said.out
+
+    def test_a_refusal_can_be_quoted(self, failing):
+        """Code, reason, field and decision id are shown."""
+        metadata = {"decision_id": "d-1", "free_time": "2026-11-23T15:04:05Z"}
+        error = BudgetExceededError(
+            "Used up.", code="RESOURCE_EXHAUSTED", reason="BUDGET_EXCEEDED", metadata=metadata
+        )
+        said = failing(error)
+
+        assert said.err.splitlines()[0] == "broker: Used up."
+        assert "15:04:05" in said.err
+        assert "reason BUDGET_EXCEEDED" in said.err
+        assert "decision id d-1" in said.err
+
+    def test_nobody_there_says_what_to_check(self, failing):
+        """Without an answer there is no reason, so the next step is ours to say."""
+        assert "certificates" in failing(UnavailableError("failed to connect", code="UNAVAILABLE")).err
+
+    def test_missing_settings_are_named(self, broker, monkeypatch):
+        """The variable is named, a value never is."""
+        for name in ("BROKER_CONFIG", "BROKER_OWNER_DSN"):
+            monkeypatch.delenv(name, raising=False)
+        said = broker("migrate")
+
+        assert said.code == 2
+        assert "BROKER_OWNER_DSN" in said.err
+
+    def test_a_wrong_setting_is_named_without_its_value(self, broker, monkeypatch):
+        """A password in the wrong place is not shown."""
+        monkeypatch.delenv("BROKER_CONFIG", raising=False)
+        monkeypatch.setenv("BROKER_WORKERS", "hunter2")
+        said = broker("migrate")
+
+        assert said.code == 2
+        assert "BROKER_WORKERS" in said.err
+        assert "hunter2" not in said.err
+
+
+class TestClientOptions:
+    def test_a_target_needs_its_files(self, broker):
+        """What is missing is named."""
+        said = broker("contain", "list", "--target", "localhost:1", "--ca-file", "ca.pem")
+
+        assert said.code == 2
+        assert "--cert-file, --key-file" in said.err
+
+    def test_without_a_target_a_sample_company_is_needed(self, broker, tmp_path):
+        """The way to one is shown."""
+        said = broker("access", "tickets", "--agent", "alice", "--dir", tmp_path)
+
+        assert said.code == 2
+        assert "broker dev" in said.err
+
+    def test_agents_of_real_issuers_are_named_in_full(self, broker, tmp_path):
+        """A subject alone is not a person where there are several issuers."""
+        for name in ("ca", "cert", "key"):
+            (tmp_path / name).touch()
+        said = broker(
+            "contain", "suspend", "mallory", "--reason", "x", "--target", "localhost:1",
+            "--ca-file", tmp_path / "ca", "--cert-file", tmp_path / "cert", "--key-file", tmp_path / "key",
+        )  # fmt: skip
+
+        assert said.code == 2
+        assert "issuer|subject" in said.err
+
+
+class TestOutput:
+    def test_obeys_nobody(self, capsys):
+        """A value cannot move the cursor, change colours or ring the bell."""
+        output.print_table(("a",), [["x\x1b[31m\x07\u202ey"]])
+
+        assert not {"\x1b", "\x07", "\u202e"} & set(capsys.readouterr().out)
+
+    def test_does_not_read_markup(self, capsys):
+        """A value in square brackets is shown as it is."""
+        output.print_table(("a",), [["[bold]x[/bold]"]])
+
+        assert "[bold]x[/bold]" in capsys.readouterr().out
+
+    def test_says_when_there_is_nothing(self, capsys):
+        """An empty table is a sentence on standard error."""
+        output.print_table(("a",), [])
+        said = capsys.readouterr()
+
+        assert (said.out, said.err) == ("", "nothing to show\n")
