@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 import aiosql
@@ -165,6 +165,32 @@ async def connection(pool: asyncpg.Pool) -> AsyncIterator[Connection]:
     with translated():
         async with pool.acquire(timeout=ACQUIRE_TIMEOUT) as conn:
             yield conn
+
+
+class HeldConnection:
+    """One connection kept out of a pool by its only user: no acquire and no release per statement."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        """Takes the pool; nothing is held before the first use."""
+        self._pool = pool
+        self._held: asyncpg.pool.PoolConnectionProxy | None = None
+
+    async def fetch(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
+        """Runs one statement; after a failure the next one gets another connection."""
+        with translated():
+            if self._held is None:
+                self._held = await self._pool.acquire(timeout=ACQUIRE_TIMEOUT)
+            try:
+                return await self._held.fetch(statement, *arguments)
+            except BaseException:
+                await self.release()
+                raise
+
+    async def release(self) -> None:
+        """Gives the connection back; the pool cannot close before."""
+        held, self._held = self._held, None
+        if held is not None:
+            await self._pool.release(held)
 
 
 @contextlib.asynccontextmanager

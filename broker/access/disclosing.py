@@ -15,11 +15,11 @@ from typing import Protocol
 
 import asyncpg
 
-from broker.database import Batch, connection
+from broker.database import Batch, HeldConnection, connection
 from broker.errors import DatabaseUnavailableError, LedgerUnavailableError, RecordsUnavailableError
 from broker.ledger import Ledger, ReadAppend, Verdict, read_arguments
 from broker.model import RecordSlice
-from broker.records import RecordReader
+from broker.records import RecordReader, is_pass_of
 
 GROUP_LIMIT = 64
 """Most reads of one statement; as many passes as the guard reads at once."""
@@ -87,7 +87,7 @@ class OneStatement:
         self, pool: asyncpg.Pool, ledger: Ledger, records: RecordReader, fallback: SideBySide
     ) -> None:
         """Takes the reader's pool, both halves, and what stands in where one statement will not do."""
-        self._pool = pool
+        self._held = HeldConnection(pool)
         self._ledger = ledger
         self._records = records
         self._fallback = fallback
@@ -100,11 +100,16 @@ class OneStatement:
 
     async def disclose(self, append: ReadAppend, guard_pass: str, fields: tuple[str, ...]) -> Disclosed:
         """Appends and reads in one statement, or side by side where child kinds are asked for."""
-        if self._records.appending().covers(fields):
+        if self._records.appending().covers(fields) and is_pass_of(guard_pass, append.grant_id):
             disclosed = await self._batch.submit(_Ask(append, guard_pass, fields))
             if disclosed is not None:
                 return disclosed
         return await self._fallback.disclose(append, guard_pass, fields)
+
+    async def close(self) -> None:
+        """Waits until nothing is under way and gives the connection back."""
+        await self._batch.drain()
+        await self._held.release()
 
     async def _flush(self, asks: Sequence[_Ask]) -> Sequence[Disclosed | None]:
         appending = self._records.appending()
@@ -112,10 +117,9 @@ class OneStatement:
             return [None] * len(asks)
         appends = [ask.append for ask in asks]
         try:
-            async with connection(self._pool) as conn:
-                rows = await conn.fetch(
-                    appending.sql, *read_arguments(appends), [ask.guard_pass for ask in asks]
-                )
+            rows = await self._held.fetch(
+                appending.sql, *read_arguments(appends), [ask.guard_pass for ask in asks]
+            )
         except (DatabaseUnavailableError, asyncpg.PostgresError):
             return [None] * len(asks)
         groups: list[list[asyncpg.Record]] = [[] for _ in asks]

@@ -13,7 +13,7 @@ from broker.records.checks import Assertion, check
 from broker.records.install import InstallRefusedError, apply, plan_install, plan_uninstall
 from broker.records.keys import LONGEST_PASS, GuardKey, list_guard_keys, rotate_guard_key
 from broker.records.plan import Plan, Step
-from broker.records.reader import READER_SETTINGS, Appending, RecordReader
+from broker.records.reader import READER_SETTINGS, Appending, RecordReader, is_pass_of
 
 __all__ = [
     "LONGEST_PASS",
@@ -27,6 +27,7 @@ __all__ = [
     "Step",
     "apply",
     "check",
+    "is_pass_of",
     "list_guard_keys",
     "plan_install",
     "plan_uninstall",

@@ -53,6 +53,12 @@ PASS = re.compile(
 """How a pass looks. What looks otherwise never reaches the statement: a blank would make it two."""
 
 
+def is_pass_of(guard_pass: str, grant_id: UUID) -> bool:
+    """Tells whether a text looks like the pass of a grant; whether it is one says the guard."""
+    match = PASS.fullmatch(guard_pass)
+    return match is not None and match[1] == str(grant_id)
+
+
 @dataclass(frozen=True, slots=True)
 class _Ask:
     """One read that waits for its batch."""
@@ -101,8 +107,7 @@ class RecordReader:
             RecordsUnavailableError: the records database does not answer, is not set up for this
                 catalog, or the pass is not one.
         """
-        match = PASS.fullmatch(guard_pass)
-        if match is None or match[1] != str(grant_id):
+        if not is_pass_of(guard_pass, grant_id):
             raise RecordsUnavailableError(cause="not a pass of this grant")
         return await self._reads.submit(_Ask(grant_id, guard_pass, tuple(fields)))
 

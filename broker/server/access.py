@@ -97,7 +97,8 @@ async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
         side_by_side = SideBySide(ledger, records)
         disclosure: Disclosure = side_by_side
         if await until_there("databases", partial(share_database, pool, reader_pool), report, stop):
-            disclosure = OneStatement(reader_pool, ledger, records, side_by_side)
+            disclosure = one_statement = OneStatement(reader_pool, ledger, records, side_by_side)
+            stack.push_async_callback(one_statement.close)
         opened = OpenGrants(lambda: datetime.fromtimestamp(clock(), UTC))
         store = GrantStore(pool)
         tokens = GrantTokens(keys, settings.issuer, clock)
