@@ -62,7 +62,7 @@ class GrantCreation:
             opened: grants that this worker keeps open for the reads to come.
             audience: the broker's own audience.
             audiences: which further audiences a tool may ask for, by tool identity.
-            grant_seconds: default and longest life of a grant.
+            grant_seconds: longest life of a grant, whatever the policy's limits say.
         """
         self._policy = policy
         self._tickets = tickets
@@ -83,10 +83,10 @@ class GrantCreation:
             BrokerError: the grant is refused; the refusal is on record.
         """
         audience = self._check_request(caller, request)
-        seconds = min(request.seconds or self._grant_seconds, self._grant_seconds)
         grant_id = uuid4()
         for _ in range(ATTEMPTS):
             policy = self._policy.current
+            seconds = self._seconds(policy, request)
             # (1)
             with trace.step(telemetry.RESOLVE):
                 standing = await self._tickets.ground(request.ticket_id, caller.principal.agent)
@@ -148,6 +148,11 @@ class GrantCreation:
             with trace.step(telemetry.SIGN):
                 return self._answer(caller, request, audience, roles, verdict.row)
         raise PolicyUnavailableError(cause="facts or policy kept changing")
+
+    def _seconds(self, policy: Policy, request: GrantRequest) -> float:
+        limits = policy.limits
+        longest = min(limits.maximum_grant_minutes * 60, self._grant_seconds)
+        return min(request.seconds or limits.default_grant_minutes * 60, longest)
 
     def _check_request(self, caller: Caller, request: GrantRequest) -> str:
         catalog = self._policy.current.catalog

@@ -71,7 +71,7 @@ class TicketFeedServiceServicer:
     def PublishEvents(self, request, context):
         """Applies events in order; each is idempotent by ticket and version.
 
-        An older version than the stored one changes nothing. The same version with
+        An older version never undoes what a newer one said. The same version with
         other content is refused as EVENT_CONFLICT, and nothing of the batch is applied.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -43,7 +43,7 @@ class TicketFeedServiceStub:
     PublishEvents: _grpc.UnaryUnaryMultiCallable[_ticket_feed_service_pb2.PublishEventsRequest, _ticket_feed_service_pb2.PublishEventsResponse]
     """Applies events in order; each is idempotent by ticket and version.
 
-    An older version than the stored one changes nothing. The same version with
+    An older version never undoes what a newer one said. The same version with
     other content is refused as EVENT_CONFLICT, and nothing of the batch is applied.
     """
     SendHeartbeat: _grpc.UnaryUnaryMultiCallable[_ticket_feed_service_pb2.SendHeartbeatRequest, _ticket_feed_service_pb2.SendHeartbeatResponse]
@@ -72,7 +72,7 @@ class TicketFeedServiceAsyncStub(TicketFeedServiceStub):
     PublishEvents: _aio.UnaryUnaryMultiCallable[_ticket_feed_service_pb2.PublishEventsRequest, _ticket_feed_service_pb2.PublishEventsResponse]  # type: ignore[assignment]
     """Applies events in order; each is idempotent by ticket and version.
 
-    An older version than the stored one changes nothing. The same version with
+    An older version never undoes what a newer one said. The same version with
     other content is refused as EVENT_CONFLICT, and nothing of the batch is applied.
     """
     SendHeartbeat: _aio.UnaryUnaryMultiCallable[_ticket_feed_service_pb2.SendHeartbeatRequest, _ticket_feed_service_pb2.SendHeartbeatResponse]  # type: ignore[assignment]
@@ -104,7 +104,7 @@ class TicketFeedServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_ticket_feed_service_pb2.PublishEventsResponse, _abc.Awaitable[_ticket_feed_service_pb2.PublishEventsResponse]]:
         """Applies events in order; each is idempotent by ticket and version.
 
-        An older version than the stored one changes nothing. The same version with
+        An older version never undoes what a newer one said. The same version with
         other content is refused as EVENT_CONFLICT, and nothing of the batch is applied.
         """
 

@@ -128,7 +128,8 @@ BEGIN
                 THEN 'AGENT_SUSPENDED'
             WHEN s.ticket_id IS NULL THEN 'TICKET_DENIED'
             WHEN s.stale_time <= p_now THEN 'FEED_STALE'
-            WHEN s.status NOT IN ('open', 'pending') THEN 'TICKET_CLOSED'
+            WHEN s.status NOT IN ('open', 'pending') AND s.relation = 'assignee' THEN 'TICKET_CLOSED'
+            WHEN s.status NOT IN ('open', 'pending') THEN 'TICKET_DENIED'
             WHEN NOT EXISTS (
                 SELECT FROM broker.ticket_customer AS c
                 WHERE c.ticket_id = p_ticket AND c.customer_id = p_customer

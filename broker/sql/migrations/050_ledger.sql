@@ -210,7 +210,9 @@ BEGIN
             WHEN x.agent IS NOT NULL THEN 'AGENT_SUSPENDED'
             WHEN s.ticket_id IS NULL OR c.ticket_id IS NULL THEN 'TICKET_DENIED'
             WHEN s.stale_time <= v_now THEN 'FEED_STALE'
-            WHEN s.status NOT IN ('open', 'pending') THEN 'TICKET_CLOSED'
+            -- its last assignee may learn that it is closed, nobody else (K1)
+            WHEN s.status NOT IN ('open', 'pending') AND s.relation = 'assignee' THEN 'TICKET_CLOSED'
+            WHEN s.status NOT IN ('open', 'pending') THEN 'TICKET_DENIED'
             WHEN u.version IS DISTINCT FROM p.version THEN 'POLICY_STALE'
             WHEN s.facts_version <> u.facts_version OR coalesce(s.present_until > v_now, false) <> u.present
                 THEN 'FACTS_STALE'
