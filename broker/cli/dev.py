@@ -44,7 +44,7 @@ def dev(
     \b
     Example:
       broker dev
-      broker dev --dir /tmp/try --customers 500
+      broker dev --dir tryout --customers 500 --workers 2
     """
     if context.invoked_subcommand is not None:
         return
