@@ -33,7 +33,7 @@ class IssuerSettings(BaseModel):
 
     model_config = FROZEN
 
-    issuer: Word = Field(pattern=r"^[^|]+$", description="the exact `iss`; no `|`, which joins it to the subject")
+    issuer: Word = Field(pattern=r"^[^|]+$", description="the exact `iss`; it cannot hold a bar")
     audience: Word = Field(description="the one `aud` entry that means this broker; more entries are refused "
                            "unless `audience_list` is true")  # fmt: skip
     audience_list: bool = Field(False, description="accept a list of audiences that holds ours")
@@ -139,7 +139,7 @@ class Settings(BaseSettings):
     keys_dir: Path | None = Field(None, description="folder of the signing keys (PEM files, 0600)")
 
     # Limits.
-    grant_seconds: Seconds = Field(600, le=3600, description="longest life of a grant, whatever limits.yaml says")
+    grant_seconds: Seconds = Field(600, le=3600, description="longest life of a grant, over limits.yaml")
     call_timeout: Seconds = Field(5, description="longest time one call may take, whatever its deadline says")
     peer_concurrency: int = Field(256, ge=1, description="calls under way per tool certificate")
     peer_rate: int = Field(5000, ge=1, description="calls a second per tool certificate")
