@@ -1,6 +1,6 @@
-"""The README tells the truth: help texts, commands, code and the table of errors.
+"""The README tells the truth: help texts, commands, code and names of files.
 
-`python -m tests.cli.test_readme` writes help texts and the table anew.
+`python -m tests.cli.test_readme` writes the help texts anew.
 """
 
 from __future__ import annotations
@@ -17,11 +17,9 @@ import typer.main
 
 from broker import client
 from broker.cli import app, run
-from broker.errors import CATALOGUE
 
 README = Path(__file__).resolve().parent.parent.parent / "README.md"
 HELP = re.compile(r"```console\n\$ (broker [^\n]*--help)\n(.*?)```", re.DOTALL)
-ERRORS = re.compile(r"(<!-- errors: begin -->\n)(.*?)(<!-- errors: end -->)", re.DOTALL)
 FENCE = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
 WIDTH = "100"
 
@@ -50,28 +48,10 @@ def help_of(command: str) -> str:
     return out.getvalue()
 
 
-def error_table() -> str:
-    """Makes the table of errors from the catalogue."""
-    lines = ["| code | reason | what it says |", "|---|---|---|"]
-    lines += [
-        f"| {cls.code} | `{reason}` | {' '.join((cls.__doc__ or '').split())} |"
-        for reason, cls in CATALOGUE.items()
-    ]
-    return "\n".join(lines) + "\n"
-
-
 @pytest.mark.parametrize("command", [command for command, _ in HELP.findall(text())])
 def test_shows_what_help_says(command):
     """Help texts are those of the program."""
     assert dict(HELP.findall(text()))[command] == help_of(command)
-
-
-def test_lists_every_error():
-    """The table is made from the classes."""
-    found = ERRORS.search(text())
-
-    assert found is not None
-    assert found[2] == error_table()
 
 
 def commands() -> list[str]:
@@ -112,9 +92,8 @@ def test_files_exist():
 
 
 def rewrite() -> None:
-    """Writes help texts and the table of errors anew."""
-    new = HELP.sub(lambda m: f"```console\n$ {m[1]}\n{help_of(m[1])}```", text())
-    README.write_text(ERRORS.sub(lambda m: m[1] + error_table() + m[3], new), "utf-8")
+    """Writes the help texts anew."""
+    README.write_text(HELP.sub(lambda m: f"```console\n$ {m[1]}\n{help_of(m[1])}```", text()), "utf-8")
 
 
 if __name__ == "__main__":
