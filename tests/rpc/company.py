@@ -131,16 +131,37 @@ class Company:
         assert (leaf["outcome"], leaf["reason"]) == ("refused", answer.reason)
         return leaf
 
+    def settings(self) -> dict[str, Any]:
+        """Gives the settings that the server was started with."""
+        return tomllib.loads(self.world.layout.settings_file.read_text("utf-8"))
+
+    @property
+    def listener(self) -> dict[str, Any]:
+        """Gives the settings of the access port."""
+        found: dict[str, Any] = self.settings()["access"]
+        return found
+
+    @property
+    def access_port(self) -> int:
+        """Gives the access port's number."""
+        return int(self.world.access_target.rpartition(":")[2])
+
     # --- further workers -------------------------------------------------------------------------------
     @contextlib.asynccontextmanager
     async def worker(
-        self, patch: str = "", *, role: str = "access", settings: Mapping[str, object] | None = None
+        self,
+        patch: str = "",
+        *,
+        role: str = "access",
+        settings: Mapping[str, object] | None = None,
+        port: int = 0,
     ) -> AsyncIterator[Worker]:
         """Runs another worker on this company's databases, with a fault planted in it."""
-        read = tomllib.loads(self.world.layout.settings_file.read_text("utf-8"))
-        with socket.socket() as probe:
-            probe.bind((HOST, 0))
-            port = probe.getsockname()[1]
+        read = self.settings()
+        if not port:
+            with socket.socket() as probe:
+                probe.bind((HOST, 0))
+                port = probe.getsockname()[1]
         read |= dict.fromkeys(NOT_FOR[role], "") | dict(settings or {})
         read[role] |= {"port": port}
         worker = Worker(role, f"{HOST}:{port}")

@@ -64,8 +64,8 @@ class Answer:
     def shape(self) -> tuple[object, ...]:
         """Gives all that must not tell two refusals apart: everything but the decision id itself."""
         status = self.status
-        details = [detail.type_url for detail in status.details]
-        info = {key: len(value) for key, value in self.info.metadata.items()}
+        details = tuple(detail.type_url for detail in status.details)
+        info = tuple(sorted((key, len(value)) for key, value in self.info.metadata.items()))
         names = tuple((key, len(value)) for key, value in self.trailers)
         return self.code, self.text, names, details, self.info.reason, info, len(status.SerializeToString())
 
