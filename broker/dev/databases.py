@@ -113,10 +113,10 @@ async def open_databases(
     server = EmbeddedPostgres(layout.postgres_folder(), fsync=fsync)
     progress("Starting PostgreSQL")
     await asyncio.to_thread(_stop_orphan, server)
-    await asyncio.to_thread(server.start)
     records = RECORDS_DATABASE if separate_records else BROKER_DATABASE
     databases = Databases(server, layout.passwords(LOGIN_ROLES), records)
     try:
+        await _to_its_end(server.start)
         if not layout.built.exists():
             return databases, await _build(layout, databases, draw, progress)
         await migrate(databases.dsn("broker_owner"))
@@ -127,6 +127,16 @@ async def open_databases(
         await asyncio.to_thread(server.stop)
         raise
     return databases, None
+
+
+async def _to_its_end(work: Callable[[], None]) -> None:
+    """Runs blocking work; a cancellation waits for its end, so that what it started can be stopped."""
+    task = asyncio.create_task(asyncio.to_thread(work))
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise
 
 
 def _stop_orphan(server: EmbeddedPostgres) -> None:

@@ -167,9 +167,10 @@ class Layout:
         """Gives the folder of the embedded server: here, or where its system user can reach it."""
         if self._postgres.exists():
             remembered = Path(self._postgres.read_text("utf-8"))
-            if (remembered / "data" / "PG_VERSION").exists():
+            if not (remembered / "data" / "PG_VERSION").exists():
+                self.built.unlink(missing_ok=True)  # the temp folder was emptied: begin anew
+            if remembered.parent.exists():
                 return remembered
-            self.built.unlink(missing_ok=True)  # the temp folder was emptied: begin anew
         wanted = EmbeddedPostgres.root_folder(self.folder / "postgres")
         if len(str(wanted)) > LONGEST_SOCKET_FOLDER:
             wanted = Path(tempfile.mkdtemp(prefix="broker-postgres-"))

@@ -106,15 +106,14 @@ class World:
             layout = Layout(folder)
             layout.make()
             stack.enter_context(_locked(layout))
+            if temporary:
+                stack.callback(shutil.rmtree, layout.postgres_folder().parent, ignore_errors=True)
             layout.save_agents({each.subject: each for each in agents})
             draw = partial(sample.draw, customers, agents=agents, seed=seed)
             databases, data = await open_databases(
                 layout, draw, separate_records=separate_records, fsync=fsync, progress=progress
             )
-            end = databases.server.remove if temporary else databases.server.stop
-            stack.push_async_callback(asyncio.to_thread, end)
-            if temporary:
-                stack.callback(shutil.rmtree, databases.server.folder.parent, ignore_errors=True)
+            stack.push_async_callback(asyncio.to_thread, databases.server.stop)
             helpdesk = _open_helpdesk(layout, data)
             ports = layout.choose_ports(usual=usual_ports)
             layout.write_settings(databases.settings(), workers=workers, extra=settings or {})

@@ -58,20 +58,21 @@ async def test_says_why_the_broker_does_not_start(folder) -> None:
             pass
 
 
-async def test_a_cancelled_start_leaves_nothing(folder) -> None:
-    """Ctrl-C in the middle of a start stops what was started."""
-    loading = asyncio.Event()
+@pytest.mark.parametrize("moment", ["Starting PostgreSQL", "Loading"])
+async def test_a_cancelled_start_leaves_nothing(folder, moment) -> None:
+    """Ctrl-C in the middle of a start stops what was started, also what was just starting."""
+    reached = asyncio.Event()
 
     def progress(text: str) -> None:
-        if "Loading" in text:
-            loading.set()
+        if moment in text:
+            asyncio.get_running_loop().call_later(0.05, reached.set)
 
     async def start() -> None:
         async with World.start(folder, customers=5, fsync=False, progress=progress):
             pass
 
     task = asyncio.create_task(start())
-    await loading.wait()
+    await reached.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
