@@ -1,4 +1,4 @@
 """Benchmarks: ratios in one run, alternating, never a stopwatch in a test.
 
-    python -m tests.bench [--quick] [--json FILE] [--only NAME …]
+python -m tests.bench [--quick] [--json FILE] [--only NAME …]
 """

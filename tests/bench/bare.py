@@ -80,12 +80,10 @@ async def _keep(conn):
     """Gives a connection back as it is, as the broker's own pools do."""
 
 
-async def main() -> None:
-    spec = json.load(sys.stdin)
+async def main(spec: dict, key: bytes, cert: bytes, authority: bytes) -> None:
     pool = await asyncpg.create_pool(spec["dsn"], min_size=8, max_size=16, reset=_keep)
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     stubs.add_AccessServiceServicer_to_server(Bare(pool, grouped=spec["grouped"]), server)
-    key, cert, authority = (Path(spec[n]).read_bytes() for n in ("key", "cert", "ca"))
     server.add_secure_port(
         spec["target"], grpc.ssl_server_credentials([(key, cert)], authority, require_client_auth=True)
     )
@@ -102,4 +100,5 @@ async def main() -> None:
 
 if __name__ == "__main__":
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main())
+        given = json.load(sys.stdin)
+        runner.run(main(given, *(Path(given[name]).read_bytes() for name in ("key", "cert", "ca"))))

@@ -26,9 +26,7 @@ WARM_UP = 0.3
 """Share of a run's seconds that is not counted."""
 
 
-async def main() -> None:
-    spec = json.load(sys.stdin)
-    ca, cert, key = (Path(spec[name]).read_bytes() for name in ("ca", "cert", "key"))
+async def main(spec: dict, ca: bytes, cert: bytes, key: bytes) -> None:
     credentials = grpc.ssl_channel_credentials(ca, key, cert)
     channel = grpc.aio.secure_channel(spec["target"], credentials)
     call = channel.unary_unary(f"/broker.v1.AccessService/{spec['method']}")
@@ -79,4 +77,5 @@ async def main() -> None:
 
 if __name__ == "__main__":
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main())
+        given = json.load(sys.stdin)
+        runner.run(main(given, *(Path(given[name]).read_bytes() for name in ("ca", "cert", "key"))))

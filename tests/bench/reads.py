@@ -166,7 +166,9 @@ async def compare(
             run = runs[contender.name]
             for key in ("per_second", "p50_ms", "p99_ms", "cpu_ms"):
                 getattr(run, key).append(result[key])
-            say(f"c={concurrency} {contender.name}: {result['per_second']:.0f}/s p99 {result['p99_ms']:.1f} ms")
+            say(
+                f"c={concurrency} {contender.name}: {result['per_second']:.0f}/s p99 {result['p99_ms']:.1f} ms"
+            )
     return runs
 
 
@@ -178,12 +180,12 @@ def ratio(a: list[float], b: list[float]) -> dict[str, float]:
 
 async def run(*, quick: bool, say: Say) -> dict:
     """Measures reads and grants against the bare handlers at concurrency 1, 16 and 64."""
-    rounds, seconds = (2, 1.2) if quick else (5, 3.0)
+    rounds, seconds = (2, 0.7) if quick else (5, 3.0)
     async with AsyncExitStack() as stack:
-        world = await stack.enter_async_context(bench_world(600 if quick else 2000, say))
+        world = await stack.enter_async_context(bench_world(300 if quick else 2000, say))
         conn = await asyncpg.connect(world.dsn())
         await conn.execute(bare.SETUP)
-        made = await grants(world, 100 if quick else 400)
+        made = await grants(world, 60 if quick else 400)
         say(f"{len(made)} grants")
         single = await stack.enter_async_context(bare_server(world, grouped=False))
         grouped = await stack.enter_async_context(bare_server(world, grouped=True))
