@@ -55,9 +55,11 @@ SELECT 1000 + i, 'Bulk ' || i, 'bulk-' || i || '@example.com' FROM generate_seri
 async def fill(dba: asyncpg.Connection, size: int, *, like: str) -> None:
     """Brings customers, tickets and all about them up to a number; every second one is the agent's own."""
     have = await dba.fetchval("SELECT count(*) FROM broker.ticket WHERE ticket_id LIKE 'bulk-%'")
+    await dba.execute("SET LOCAL session_replication_role = replica")  # no foreign keys are looked up
     for statement in FILL.split(";\n"):
         arguments = [have + 1, size, like][: 3 if "$3" in statement else 2]
         await dba.execute(statement, *arguments)
+    await dba.execute("SET LOCAL session_replication_role = origin")
     await dba.execute(
         "ANALYZE broker.ticket, broker.ticket_customer, broker.assignment, broker.access_grant,"
         " broker.budget_use, crm.customer"
