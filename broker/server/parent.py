@@ -15,6 +15,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -28,7 +29,7 @@ import uvicorn
 from broker.errors import StartupError
 from broker.keys import SigningKeys
 from broker.server.http import application
-from broker.server.locks import PortLock
+from broker.server.locks import PortLock, bind
 from broker.server.worker import EXIT_CONFIG
 from broker.settings import SERVE_NEEDS, Settings
 from broker.telemetry import forget_process
@@ -154,17 +155,22 @@ def serve(settings: Settings) -> int:
     if missing or settings.access is None or settings.admin is None or settings.keys_dir is None:
         raise StartupError(f"settings are missing: {', '.join(missing)}")
     keys = SigningKeys(settings.keys_dir, time.time)
-    locks = [PortLock(settings.lock_dir, port) for port in (settings.access.port, settings.admin.port)]
+    listeners = (settings.access, settings.admin)
+    locks = [PortLock(settings.lock_dir, listener.port) for listener in listeners]
+    for listener in listeners:
+        bind(listener.host, listener.port).close()  # the children bind it themselves
+    http = bind(settings.http_host, settings.http_port)
     metrics_dir = Path(tempfile.mkdtemp(prefix="broker-metrics-"))
     try:
-        return asyncio.run(_serve(settings, keys, metrics_dir))
+        return asyncio.run(_serve(settings, keys, metrics_dir, http))
     finally:
+        http.close()
         shutil.rmtree(metrics_dir, ignore_errors=True)
         for lock in locks:
             lock.release()
 
 
-async def _serve(settings: Settings, keys: SigningKeys, metrics_dir: Path) -> int:
+async def _serve(settings: Settings, keys: SigningKeys, metrics_dir: Path, bound: socket.socket) -> int:
     supervisor = Supervisor(settings, metrics_dir)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -173,8 +179,6 @@ async def _serve(settings: Settings, keys: SigningKeys, metrics_dir: Path) -> in
     app = application(keys.jwks, metrics_dir, supervisor.not_ready)
     config = uvicorn.Config(
         app,
-        host=settings.http_host,
-        port=settings.http_port,
         log_config=None,
         access_log=False,
         lifespan="off",
@@ -182,7 +186,7 @@ async def _serve(settings: Settings, keys: SigningKeys, metrics_dir: Path) -> in
         server_header=False,
     )
     http = _Http(config)
-    tasks = {asyncio.create_task(supervisor.run()), asyncio.create_task(http.serve())}
+    tasks = {asyncio.create_task(supervisor.run()), asyncio.create_task(http.serve(sockets=[bound]))}
     waits = {asyncio.create_task(stop.wait()), asyncio.create_task(supervisor.failed.wait())}
     await asyncio.wait(tasks | waits, return_when=asyncio.FIRST_COMPLETED)
     failed = not stop.is_set()
