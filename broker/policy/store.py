@@ -176,12 +176,12 @@ class PolicyHolder:
             raise PolicyUnavailableError(cause=f"the active version went back to {version}")
         policy = await asyncio.to_thread(load, files, version)
         self._policy = policy
-        LOG.info("policy version %s is in force: %s", version, policy.verification)
+        LOG.info("a policy is in force", extra={"policy_version": version, "finding": policy.verification})
         self._on_change(policy)
 
     def _raise_alert(self, text: str) -> None:
         if text != self.alert:
-            LOG.error("policy alert: %s", text)
+            LOG.error("policy alert", extra={"finding": text})
         self.alert = text
 
 

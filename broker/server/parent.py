@@ -20,19 +20,19 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import uvicorn
+from typing import TYPE_CHECKING
 
 from broker.errors import StartupError
 from broker.keys import SigningKeys
-from broker.server.http import application
 from broker.server.locks import PortLock, bind
 from broker.server.worker import EXIT_CONFIG
 from broker.settings import SERVE_NEEDS, Settings
 from broker.telemetry import forget_process
+
+if TYPE_CHECKING:
+    from uvicorn import Server
 
 log = logging.getLogger(__name__)
 
@@ -135,14 +135,6 @@ class Supervisor:
         return await process.wait()
 
 
-class _Http(uvicorn.Server):
-    """uvicorn without its own signal handling: the parent decides when to stop."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 def serve(settings: Settings) -> int:
     """Serves until SIGTERM or SIGINT; gives the exit code.
 
@@ -176,17 +168,10 @@ async def _serve(settings: Settings, keys: SigningKeys, metrics_dir: Path, bound
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    app = application(keys.jwks, metrics_dir, supervisor.not_ready)
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        timeout_graceful_shutdown=1,
-        server_header=False,
-    )
-    http = _Http(config)
-    tasks = {asyncio.create_task(supervisor.run()), asyncio.create_task(http.serve(sockets=[bound]))}
+    supervising = asyncio.create_task(supervisor.run())
+    # The children are on their way before the HTTP stack is even loaded: a start is theirs to make.
+    http = await asyncio.to_thread(_http, keys, metrics_dir, supervisor)
+    tasks = {supervising, asyncio.create_task(http.serve(sockets=[bound]))}
     waits = {asyncio.create_task(stop.wait()), asyncio.create_task(supervisor.failed.wait())}
     await asyncio.wait(tasks | waits, return_when=asyncio.FIRST_COMPLETED)
     failed = not stop.is_set()
@@ -196,3 +181,9 @@ async def _serve(settings: Settings, keys: SigningKeys, metrics_dir: Path, bound
         wait.cancel()
     await asyncio.wait(tasks, timeout=5)
     return 1 if failed else 0
+
+
+def _http(keys: SigningKeys, metrics_dir: Path, supervisor: Supervisor) -> Server:
+    from broker.server.http import application, server  # noqa: PLC0415 - see `_serve`
+
+    return server(application(keys.jwks, metrics_dir, supervisor.not_ready))

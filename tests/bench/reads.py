@@ -166,9 +166,8 @@ async def compare(
             run = runs[contender.name]
             for key in ("per_second", "p50_ms", "p99_ms", "cpu_ms"):
                 getattr(run, key).append(result[key])
-            say(
-                f"c={concurrency} {contender.name}: {result['per_second']:.0f}/s p99 {result['p99_ms']:.1f} ms"
-            )
+            rate, p99 = result["per_second"], result["p99_ms"]
+            say(f"c={concurrency} {contender.name}: {rate:.0f}/s p99 {p99:.1f} ms")
     return runs
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from contextlib import AsyncExitStack
 
@@ -24,7 +25,8 @@ INSERT INTO broker.ticket
     (ticket_id, feed_id, version, content_hash, last_seq, status, kind, opened_by,
      details_version, status_version, assignments_version)
 SELECT
-    'S-' || n, (SELECT feed_id FROM broker.feed LIMIT 1), 1, '\\x00', 0, 'open', 'general', 'customer', 1, 1, 1
+    'S-' || n, (SELECT feed_id FROM broker.feed LIMIT 1), 1, '\\x00', 0, 'open', 'general',
+    'customer', 1, 1, 1
 FROM generate_series($1::bigint, $2::bigint) AS n
 """
 
@@ -114,16 +116,24 @@ async def start_seconds(world: World, rounds: int, say: Say) -> list[float]:
         await world.serve.stop()
         began = time.perf_counter()
         await world.serve.start()
+        await listening(world.layout.ports()["access"])
         async with world.client("alice", timeout=10) as client:
-            while True:
-                try:
-                    await client.read(ticket.ticket_id, FIELDS[:1], purpose="resolve-ticket")
-                    break
-                except Exception:  # noqa: BLE001, S112 - not up yet
-                    continue
+            await client.read(ticket.ticket_id, FIELDS[:1], purpose="resolve-ticket")
         each.append(time.perf_counter() - began)
         say(f"start {number + 1}: {each[-1]:.2f} s to the first answer")
     return each
+
+
+async def listening(port: int) -> None:
+    """Waits until something listens; asking grpc sooner would measure its own back-off."""
+    while True:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except ConnectionRefusedError:
+            await asyncio.sleep(0.01)
+            continue
+        writer.close()
+        return
 
 
 def worker_memory(world: World) -> float:
