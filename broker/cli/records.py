@@ -159,8 +159,8 @@ def _report(plan: Plan, *, done: bool, verb: str, as_json: bool) -> None:
             }
         )
         return
-    for step in plan.steps:
-        print_line(f"-- {step.why}\n{step.sql};\n")
+    if plan.steps:
+        print_line(plan.script)
     for note in plan.notes:
         say(f"note: {note}")
     if not plan.steps:

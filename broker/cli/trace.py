@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
@@ -12,6 +13,7 @@ from broker.cli.output import CommandFailedError, console, print_json, progress
 from broker.settings import read_settings
 
 if TYPE_CHECKING:
+    from broker.ledger import Event
     from broker.traces import Trace
 
 app = typer.Typer(help="Show traces of grants.", no_args_is_help=True, rich_markup_mode=None)
@@ -56,11 +58,28 @@ def show(
 
 
 async def _load(dsn: str, grant_id: UUID) -> Trace:
-    from broker.database import open_pool
+    from broker.database import open_pool, transaction
+    from broker.ledger import AUDITOR_DOOR, append_events
     from broker.traces import load
 
     pool = await open_pool(dsn, name="broker trace show", max_size=1)
     try:
+        async with transaction(pool) as conn:  # the auditors are audited too: first the event, then the look
+            await append_events(conn, [_query_event(grant_id)], door=AUDITOR_DOOR)
         return await load(pool, grant_id)
     finally:
         await pool.close()
+
+
+def _query_event(grant_id: UUID) -> Event:
+    from broker.ledger import Event, EventIds, EventKind
+
+    return Event(
+        id=EventIds().new(),
+        kind=EventKind.AUDITOR_QUERY,
+        outcome="done",
+        trace_id="0" * 32,
+        tool=f"os:{getpass.getuser()}",
+        grant_id=grant_id,
+        detail={"query": "trace show"},
+    )

@@ -4,11 +4,20 @@ from broker.ledger.denials import DenialRate
 from broker.ledger.events import Event, EventIds, EventKind, GrantAppend, ReadAppend, head, rest_of
 from broker.ledger.receipt import Receipt, leaf_hash, node_hash, receipts, root_and_paths
 from broker.ledger.store import GrantStore, StoredGrant
-from broker.ledger.writer import ACCESS_DOOR, ADMIN_DOOR, Ledger, Verdict, append_events, read_arguments
+from broker.ledger.writer import (
+    ACCESS_DOOR,
+    ADMIN_DOOR,
+    AUDITOR_DOOR,
+    Ledger,
+    Verdict,
+    append_events,
+    read_arguments,
+)
 
 __all__ = [
     "ACCESS_DOOR",
     "ADMIN_DOOR",
+    "AUDITOR_DOOR",
     "DenialRate",
     "Event",
     "EventIds",

@@ -30,8 +30,11 @@ Q = queries("ledger")
 ACCESS_DOOR = Q.append_events
 """How broker_access appends an event without ground; the database allows it a few kinds."""
 
-ADMIN_DOOR = Q.append_any
-"""How broker_admin appends any event."""
+ADMIN_DOOR = Q.append_admin_events
+"""How broker_admin appends an event: administrative acts and its own port's refusals."""
+
+AUDITOR_DOOR = Q.append_auditor_events
+"""How broker_auditor appends an event: what was asked for."""
 
 GROUP_LIMIT = 128
 """Most events of one transaction: beyond it the first waiters would wait for the last ones' work."""
@@ -233,7 +236,7 @@ async def append_events(conn: Connection, events: Sequence[Event], *, door: str 
     Args:
         conn: a connection as the role of the door.
         events: what to append.
-        door: `ACCESS_DOOR` or `ADMIN_DOOR`.
+        door: `ACCESS_DOOR`, `ADMIN_DOOR` or `AUDITOR_DOOR`.
 
     Raises:
         LedgerUnavailableError: they could not be appended; the transaction must end with them.

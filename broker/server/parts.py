@@ -9,7 +9,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import TypeVar
 
 import asyncpg
@@ -69,7 +69,7 @@ async def open_telemetry(
     store.start()
     stack.push_async_callback(store.close)
     sinks: list[Sink] = [store]
-    resource = resource_from(version(DISTRIBUTION))
+    resource = resource_from(_version())
     if exporter := exporter_from(os.environ):
         export = OtlpExport(exporter, resource, metrics)
         stack.push_async_callback(asyncio.to_thread, export.close)  # it waits for the collector
@@ -83,6 +83,13 @@ async def record_rest(refusals: Refusals) -> None:
         await refusals.record_counts(everything=True)
     except BrokerError:
         log.exception("counted refusals lost at shutdown")
+
+
+def _version() -> str:
+    try:
+        return version(DISTRIBUTION)
+    except PackageNotFoundError:  # run from a checkout that was never installed
+        return "0+checkout"
 
 
 async def close(pool: asyncpg.Pool) -> None:

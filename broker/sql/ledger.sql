@@ -15,10 +15,18 @@ FROM broker.append_events(
     $10::text[], $11::bigint[], $12::bytea[]
 );
 
--- name: append_any
+-- name: append_admin_events
 -- Appends administrative events, inside the caller's transaction.
-SELECT id, leaf, record_time
-FROM broker.append_any(
+SELECT id, leaf
+FROM broker.append_admin_events(
+    $1::uuid[], $2::text[], $3::text[], $4::text[], $5::uuid[], $6::text[], $7::text[], $8::text[], $9::text[],
+    $10::text[], $11::bigint[], $12::bytea[]
+);
+
+-- name: append_auditor_events
+-- Appends what an auditor asked for.
+SELECT id, leaf
+FROM broker.append_auditor_events(
     $1::uuid[], $2::text[], $3::text[], $4::text[], $5::uuid[], $6::text[], $7::text[], $8::text[], $9::text[],
     $10::text[], $11::bigint[], $12::bytea[]
 );

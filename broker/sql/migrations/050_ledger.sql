@@ -161,24 +161,41 @@ BEGIN
 END
 $$;
 
--- The access workers' door to append_any: nothing that only an administrator or the policy may say.
-CREATE FUNCTION broker.append_events(
-    p_ids uuid [], p_kinds text [], p_agents text [], p_tools text [], p_grants uuid [], p_traces text [],
-    p_customers text [], p_tickets text [], p_outcomes text [], p_reasons text [], p_versions bigint [],
-    p_heads bytea []
-) RETURNS TABLE (id uuid, leaf bytea, record_time timestamptz)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = broker, pg_temp AS $$
+-- The doors to append_any, one per role: each may say what is its own to say, nobody may forge the rest.
+DO $doors$
+DECLARE
+    door record;
 BEGIN
-    IF NOT (
-        p_kinds <@ ARRAY['denial', 'denials', 'login_failure', 'outcome'] AND p_outcomes <@ ARRAY['done', 'refused']
-    ) THEN
-        RAISE EXCEPTION 'kind not allowed here' USING ERRCODE = 'insufficient_privilege';
-    END IF;
-    RETURN QUERY SELECT * FROM broker.append_any(
-        p_ids, p_kinds, p_agents, p_tools, p_grants, p_traces, p_customers, p_tickets, p_outcomes, p_reasons,
-        p_versions, p_heads);
+    FOR door IN
+        SELECT * FROM (VALUES
+            ('append_events', ARRAY['denial', 'denials', 'login_failure', 'outcome']),
+            (
+                'append_admin_events',
+                ARRAY['admin', 'denial', 'denials', 'login_failure', 'policy', 'revoke', 'suspension']
+            ),
+            ('append_auditor_events', ARRAY['auditor_query'])
+        ) AS d (name, kinds)
+    LOOP
+        EXECUTE format($body$
+            CREATE FUNCTION broker.%I(
+                p_ids uuid [], p_kinds text [], p_agents text [], p_tools text [], p_grants uuid [],
+                p_traces text [], p_customers text [], p_tickets text [], p_outcomes text [],
+                p_reasons text [], p_versions bigint [], p_heads bytea []
+            ) RETURNS TABLE (id uuid, leaf bytea, record_time timestamptz)
+            LANGUAGE plpgsql SECURITY DEFINER SET search_path = broker, pg_temp AS $function$
+            BEGIN
+                IF NOT (p_kinds <@ %L::text [] AND p_outcomes <@ ARRAY['done', 'refused']) THEN
+                    RAISE EXCEPTION 'kind not allowed here' USING ERRCODE = 'insufficient_privilege';
+                END IF;
+                RETURN QUERY SELECT * FROM broker.append_any(
+                    p_ids, p_kinds, p_agents, p_tools, p_grants, p_traces, p_customers, p_tickets,
+                    p_outcomes, p_reasons, p_versions, p_heads);
+            END
+            $function$
+        $body$, door.name, door.kinds);
+    END LOOP;
 END
-$$;
+$doors$;
 
 -- Appends reads, each with its ground checked now: which were accepted, which refused and why.
 -- Rows with reason POLICY_STALE or FACTS_STALE are not stored: the caller decides again.
@@ -523,13 +540,13 @@ GRANT EXECUTE ON FUNCTION
     broker.is_suspended
 TO broker_access;
 GRANT EXECUTE ON FUNCTION
-    broker.append_any, broker.read_back, broker.suspend_agent, broker.reinstate_agent, broker.revoke_grants,
+    broker.append_admin_events, broker.read_back, broker.suspend_agent, broker.reinstate_agent, broker.revoke_grants,
     broker.ensure_partitions, broker.partitions_ready, broker.purge
 TO broker_admin;
 -- Where the records live in this database, too, the reader appends and reads in one statement. What it
 -- gains is a way to write reads into the ledger; every such event still needs a live grant and its ground.
 GRANT USAGE ON SCHEMA broker TO broker_reader;
 GRANT EXECUTE ON FUNCTION broker.append_reads TO broker_reader;
-GRANT EXECUTE ON FUNCTION broker.append_any TO broker_auditor;
+GRANT EXECUTE ON FUNCTION broker.append_auditor_events TO broker_auditor;
 GRANT SELECT ON broker.agent_suspension TO broker_admin, broker_auditor;
 GRANT SELECT ON broker.ledger_event TO broker_auditor;
