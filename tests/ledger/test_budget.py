@@ -40,8 +40,8 @@ async def ago(ground: Ground, case: Case, time: timedelta) -> datetime:
 
 
 class TestParallel:
-    @pytest.mark.attack("R6", "K10")
-    async def test_r6_two_replicas_never_overshoot_by_one(self, ground):
+    @pytest.mark.attack("K10")
+    async def test_two_replicas_never_overshoot_by_one(self, ground):
         """40 reads of 40 customers at once on two replicas, budget 10: exactly 10 are released."""
         one, two = await ground.ledger(), await ground.ledger()
         made = await granted(ground, one, "https://idp.test|hasty", 40, hour=10, day=60)

@@ -77,6 +77,22 @@ class TestGroups:
         assert stored == len(events)
 
 
+@pytest.mark.attack("R6")
+async def test_r6_two_replicas_append_at_once(ground):
+    """What two replicas append side by side is all there, each once, under ids that nobody shares."""
+    ledgers = [await ground.ledger() for _ in range(2)]
+    events = [denial() for _ in range(200)]
+    verdicts = await asyncio.gather(*(ledgers[i % 2].append(event) for i, event in enumerate(events)))
+    rows = await ground.conn.fetch(
+        "SELECT id, leaf FROM broker.ledger_event WHERE id = ANY ($1)", [event.id for event in events]
+    )
+
+    assert {row["id"]: row["leaf"] for row in rows} == {
+        event.id: verdict.receipt.leaf for event, verdict in zip(events, verdicts, strict=True)
+    }
+    assert len(rows) == len(events)
+
+
 class TestBadRows:
     @pytest.mark.attack("A15", "A16", "O9")
     @pytest.mark.parametrize("code", ["P0001", "23514", "53100"], ids=["any", "check", "disk full"])

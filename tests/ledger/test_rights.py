@@ -106,8 +106,9 @@ class TestPartitions:
         """At the end of a month, readiness falls before the first append would."""
         await own_ground.conn.execute(
             "CREATE OR REPLACE FUNCTION broker.partition_name(p_time timestamptz) RETURNS text"
-            " LANGUAGE sql STABLE AS $$ SELECT 'ledger_event_' || CASE"
-            " WHEN p_time < clock_timestamp() + interval '1 day' THEN to_char(p_time, 'YYYYMM') ELSE '209912' END $$"
+            " LANGUAGE sql STABLE AS $$ SELECT 'ledger_event_' ||"
+            " CASE WHEN p_time < clock_timestamp() + interval '1 day' THEN to_char(p_time, 'YYYYMM')"
+            " ELSE '209912' END $$"
         )
         ledger = await own_ground.ledger()
 

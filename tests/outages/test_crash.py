@@ -61,14 +61,14 @@ class Load:
 
 @pytest.mark.attack("O1", "A18")
 async def test_a18_killed_workers_leave_no_answer_unrecorded(world):
-    """Workers are killed at random moments of their reads; each answer is on record, each worker comes back."""
+    """Workers are killed at random moments: each answer is on record, each worker comes back."""
     chance = random.Random(18)
     load = Load()
     parent = world.serve.pid
     async with AsyncExitStack() as stack:
         await load.start(world, stack, "amir")
         await load.more()
-        for number in range(8):
+        for number in range(6):
             index = number % 2
             pid = await eventually(lambda index=index: workers(parent).get(index))
             await load.more(chance.randrange(1, 30))
@@ -87,7 +87,7 @@ async def test_a18_killed_workers_leave_no_answer_unrecorded(world):
 
 @pytest.mark.attack("O3", "O4", "O5", "A18")
 async def test_o4_the_database_dies_and_comes_back(world):
-    """The database stops as if the power went: UNAVAILABLE in time, nothing unrecorded, no restart of ours."""
+    """The database stops as if the power went: UNAVAILABLE in time, nothing unrecorded, no restart."""
     load = Load()
     pids = workers(world.serve.pid)
     server = world.databases.server
@@ -95,16 +95,14 @@ async def test_o4_the_database_dies_and_comes_back(world):
         await load.start(world, stack, "chen")
         await load.more(100)
         assert not load.refused
-        for _ in range(2):
-            await asyncio.to_thread(server.stop, "immediate")
-            seen = len(load.refused)
-            await eventually(lambda seen=seen: len(load.refused) >= seen + 12)
-            assert await world.serve.status("/healthz") == 200
-            await eventually_status(world.serve, 503)
-            back = time.monotonic()
-            await asyncio.to_thread(server.start)
-            await load.more()
-            assert time.monotonic() - back < 10
+        await asyncio.to_thread(server.stop, "immediate")
+        await eventually(lambda: len(load.refused) >= 12)
+        assert await world.serve.status("/healthz") == 200
+        await eventually_status(world.serve, 503)
+        back = time.monotonic()
+        await asyncio.to_thread(server.start)
+        await load.more()
+        assert time.monotonic() - back < 10
         await load.end()
     await world.serve.wait_until("/readyz")
 
@@ -125,7 +123,7 @@ async def eventually_status(serve, status: int, seconds: float = 10.0) -> None:
 
 @pytest.mark.attack("W7")
 async def test_w7_a_worker_that_slept_checks_before_it_answers(world):
-    """Workers are stopped, a grant is revoked, they go on: what waited is not answered with the old ground."""
+    """Workers are stopped, a grant is revoked, they go on: what waited is refused."""
     ticket = await open_ticket(world, "dana")
     async with world.client("dana", timeout=1.0) as client, world.client("dana", timeout=8.0) as patient:
         grant = await client.create_grant(ticket, FIELDS, purpose="resolve-ticket")
