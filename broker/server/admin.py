@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import partial
@@ -26,7 +27,10 @@ from broker.errors import (
 )
 from broker.keys import SigningKeys
 from broker.ledger import ADMIN_DOOR, DenialRate, EventIds, Ledger
-from broker.policy import PolicyFiles
+from broker.policy import AdminTable, PolicyFiles
+from broker.policy.admin import read_admin
+from broker.policy.files import ADMIN
+from broker.policy.findings import Findings
 from broker.policy.store import PolicyHolder, PolicyStore
 from broker.rpc.admin import METHOD_NAMES, ContainmentService, TicketFeedService
 from broker.rpc.chain import Call, Chain, Method
@@ -101,9 +105,7 @@ async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
             TicketFeed(feed_pool, settings.feeds, clock), [feed.feed_id for feed in settings.feeds]
         )
         methods = (*ContainmentService(containment, lambda: datetime.now(UTC)).methods(), *feed.methods())
-        names = registered((*methods, *feed.streams()))
-        if missing := holder.current.admin.missing(names):
-            raise StartupError(f"admin.csv has no row for {', '.join(missing)}; add who may call it")
+        _check_table(holder.current.admin, registered((*methods, *feed.streams())))
         port = Port("admin", settings.admin, chain)
         port.add(methods, feed.streams())
         port.deny_others(Method("/broker.v1.Unknown/Unknown", Empty, Empty, _denied))
@@ -171,12 +173,27 @@ async def _keep_house(pool: asyncpg.Pool) -> float:
     return 0.0 if forgotten else HOUSEKEEPING
 
 
+def _check_table(table: AdminTable, names: Sequence[str]) -> None:
+    """Refuses a table that leaves open who may call an RPC.
+
+    Raises:
+        StartupError: names what is missing.
+    """
+    if missing := table.missing(names):
+        raise StartupError(f"admin.csv has no row for {', '.join(missing)}; add who may call it")
+
+
 async def _bootstrap(store: PolicyStore, pool: asyncpg.Pool, ids: EventIds, settings: Settings) -> None:
     """Activates the files of `policies_dir` on an empty database, and only there."""
     if await store.active_version():
         return
     try:
         files = PolicyFiles.from_directory(settings.policies_dir)
+        # Before it is active: afterwards the file could be mended, but nobody would read it any more.
+        findings = Findings()
+        table = read_admin(files.texts[ADMIN], findings)
+        if not findings.has(ADMIN):
+            _check_table(table, [f"/{name}" for name in METHOD_NAMES])
         await bootstrap(pool, ids, files, loaded_by="broker serve")
     except PolicyInvalidError as exc:
         raise StartupError(f"policies_dir: the policy is broken\n{exc}") from None
