@@ -163,6 +163,11 @@ class Ledger:
             async with connection(self._pool) as conn:
                 rows = await self._append_reads(conn, reads)
             return self._verdicts(items, {r.id: row for r, row in zip(reads, rows, strict=True)})
+        grants = [item for item in items if isinstance(item, GrantAppend)]
+        if len(grants) == len(items):
+            async with connection(self._pool) as conn:
+                rows = await self._create_grants(conn, grants)
+            return self._verdicts(items, {g.id: row for g, row in zip(grants, rows, strict=True)})
         async with transaction(self._pool) as conn:
             found: dict[UUID, Any] = {}
             if reads:
@@ -171,9 +176,9 @@ class Ledger:
             if events := [item for item in items if isinstance(item, Event)]:
                 by_id = {row["id"]: row for row in await _append_events(conn, events, self._door)}
                 found.update({e.id: {"reason": "", "leaf": by_id[e.id]["leaf"]} for e in events})
-            for item in items:
-                if isinstance(item, GrantAppend):
-                    found[item.id] = await self._create_grant(conn, item)
+            if grants:
+                made = await self._create_grants(conn, grants)
+                found.update({g.id: row for g, row in zip(grants, made, strict=True)})
         return self._verdicts(items, found)
 
     def _verdicts(self, items: Sequence[Item], rows: dict[UUID, Any]) -> list[Verdict]:
@@ -221,13 +226,8 @@ class Ledger:
     async def _append_reads(self, conn: Connection, reads: Sequence[ReadAppend]) -> list[Any]:
         return await conn.fetch(Q.append_reads, *read_arguments(reads))
 
-    async def _create_grant(self, conn: Connection, g: GrantAppend) -> Any:
-        return await conn.fetchrow(
-            Q.create_grant, g.id, g.grant_id, g.request_id, g.request_hash, g.agent, g.tool, g.thumbprint,
-            g.ticket_id, g.customer_id, g.customer_pseudonym, g.ticket_pseudonym, g.purpose, g.audience,
-            list(g.fields), list(g.levels), g.answer, g.policy_version, g.facts_version, g.present, g.seconds,
-            g.per_hour, g.per_day, g.trace_id, g.head,
-        )  # fmt: skip
+    async def _create_grants(self, conn: Connection, grants: Sequence[GrantAppend]) -> list[Any]:
+        return await conn.fetch(Q.create_grants, *zip(*map(_grant_arguments, grants), strict=True))
 
 
 async def append_events(conn: Connection, events: Sequence[Event], *, door: str = ACCESS_DOOR) -> list[Any]:
@@ -298,3 +298,13 @@ def read_arguments(reads: Sequence[ReadAppend]) -> list[list[Any]]:
         [r.per_day for r in reads],
         [r.head for r in reads],
     ]
+
+
+def _grant_arguments(g: GrantAppend) -> tuple[Any, ...]:
+    """Gives one grant's values in the order of `create_grants`."""
+    return (
+        g.id, g.grant_id, g.request_id, g.request_hash, g.agent, g.tool, g.thumbprint, g.ticket_id,
+        g.customer_id, g.customer_pseudonym, g.ticket_pseudonym, g.purpose, g.audience, ",".join(g.fields),
+        ",".join(g.levels), g.answer, g.policy_version, g.facts_version, g.present, g.seconds, g.per_hour,
+        g.per_day, g.trace_id, g.head,
+    )  # fmt: skip

@@ -31,14 +31,29 @@ FROM broker.append_auditor_events(
     $10::text[], $11::bigint[], $12::bytea[]
 );
 
--- name: create_grant
--- Creates one grant with its pass and its event.
+-- name: create_grants
+-- Creates grants with their passes and events; fields and levels of each are joined by commas.
 SELECT
-    reason, grant_id, decision_id, create_time, expire_time, pass, answer, policy_version, trace_id, leaf, free_time
-FROM broker.create_grant(
-    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14::text[], $15::text[], $16::jsonb, $17, $18, $19,
-    $20, $21, $22, $23, $24
-);
+    asked.ord, made.reason, made.grant_id, made.decision_id, made.create_time, made.expire_time, made.pass,
+    made.answer, made.policy_version, made.trace_id, made.leaf, made.free_time
+FROM unnest(
+    $1::uuid[], $2::uuid[], $3::uuid[], $4::bytea[], $5::text[], $6::text[], $7::text[], $8::text[],
+    $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::text[], $16::jsonb[],
+    $17::bigint[], $18::bigint[], $19::boolean[], $20::double precision[], $21::integer[], $22::integer[],
+    $23::text[], $24::bytea[]
+) WITH ORDINALITY AS asked (
+    id, grant_id, request_id, hash, agent, tool, thumbprint, ticket_id, customer_id, customer, ticket,
+    purpose, audience, fields, levels, answer, version, facts_version, present, seconds, per_hour, per_day,
+    trace_id, head, ord
+)
+CROSS JOIN LATERAL broker.create_grant(
+    asked.id, asked.grant_id, asked.request_id, asked.hash, asked.agent, asked.tool, asked.thumbprint,
+    asked.ticket_id, asked.customer_id, asked.customer, asked.ticket, asked.purpose, asked.audience,
+    string_to_array(asked.fields, ','), string_to_array(asked.levels, ','), asked.answer, asked.version,
+    asked.facts_version, asked.present, asked.seconds, asked.per_hour, asked.per_day, asked.trace_id,
+    asked.head
+) AS made
+ORDER BY asked.ord;
 
 -- name: open_grant
 -- Opens an agent's own grant.

@@ -18,12 +18,14 @@ SELECT closed, contiguous_seq FROM broker.end_snapshot($1, $2, $3);
 -- Loads tickets before the first events.
 SELECT loaded, kept FROM broker.import_tickets($1, $2);
 
--- name: ground^
--- Gives the ground of one agent on one ticket; one row always.
+-- name: grounds
+-- Gives the grounds of agents on tickets; one row per pair always, in their order.
 SELECT
-    kind, status, relation, provenance, opened_by, present_until, present, facts_version, customers,
-    was_last_assignee, feed_fresh
-FROM broker.ground($1, $2);
+    g.kind, g.status, g.relation, g.provenance, g.opened_by, g.present_until, g.present, g.facts_version,
+    g.customers, g.was_last_assignee, g.feed_fresh
+FROM unnest($1::text [], $2::text []) WITH ORDINALITY AS asked (ticket_id, agent, ord)
+CROSS JOIN LATERAL broker.ground(asked.ticket_id, asked.agent) AS g
+ORDER BY asked.ord;
 
 -- name: list_assigned
 -- Lists an agent's open tickets, newest relation first, beyond a position.

@@ -12,17 +12,25 @@ from __future__ import annotations
 import base64
 import binascii
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
 
-from broker.database import connection, queries
+from broker.database import Batch, connection, queries
+from broker.errors import BrokerError, DatabaseUnavailableError
 from broker.model import Agent, Ground, OpenedBy, Presence, Provenance, Relation, TicketStatus
 from broker.tickets import words
 from broker.tickets.words import refuse
 
 SQL = queries("tickets")
+
+BATCH = 64
+"""Most grounds asked for in one statement."""
+
+BACKLOG = 2048
+"""Most that wait; beyond, callers are refused at once rather than after their deadline."""
 
 PAGE_DEFAULT = 50
 PAGE_MOST = 100
@@ -85,6 +93,9 @@ class Tickets:
     def __init__(self, pool: asyncpg.Pool) -> None:
         """Takes a pool of role broker_access."""
         self._pool = pool
+        self._grounds: Batch[tuple[str, Agent], Standing] = Batch(
+            self._flush, limit=BATCH, backlog=BACKLOG, refused=_refused
+        )
 
     async def ground(self, ticket_id: str, agent: Agent) -> Standing:
         """Resolves the ground of an agent on a ticket, known or not.
@@ -93,25 +104,7 @@ class Tickets:
             RequestMalformedError: the id cannot be a ticket's.
             DatabaseUnavailableError: the database does not answer.
         """
-        words.read_ticket_id(ticket_id)
-        async with connection(self._pool) as conn:
-            [row] = await conn.fetch(SQL.ground, ticket_id, agent.key)
-        return Standing(
-            Ground(
-                ticket_id=ticket_id,
-                kind=row["kind"],
-                status=TicketStatus(row["status"]),
-                relation=Relation(row["relation"]),
-                provenance=Provenance(row["provenance"]),
-                opened_by=OpenedBy(row["opened_by"]),
-                present_until=row["present_until"],
-                facts_version=row["facts_version"],
-                customers=tuple(row["customers"]),
-            ),
-            present=row["present"],
-            was_last_assignee=row["was_last_assignee"],
-            feed_fresh=row["feed_fresh"],
-        )
+        return await self._grounds.submit((words.read_ticket_id(ticket_id), agent))
 
     async def list_assigned(self, agent: Agent, *, page_size: int = 0, page_token: str = "") -> Page:
         """Lists an agent's open tickets, newest relation first.
@@ -137,6 +130,12 @@ class Tickets:
         )
         return Page(tickets, _page_token(tickets[-1]) if len(rows) > size else "")
 
+    async def _flush(self, asked: Sequence[tuple[str, Agent]]) -> Sequence[Standing | BaseException]:
+        """Asks for all that came together in one statement: the same for every ticket, known or not."""
+        async with connection(self._pool) as conn:
+            rows = await conn.fetch(SQL.grounds, [t for t, _ in asked], [a.key for _, a in asked])
+        return [_standing(ticket_id, row) for (ticket_id, _), row in zip(asked, rows, strict=True)]
+
     async def feeds(self) -> tuple[FeedState, ...]:
         """Lists how each feed stands that was ever heard of; for readiness and metrics."""
         async with connection(self._pool) as conn:
@@ -145,6 +144,29 @@ class Tickets:
             FeedState(row["feed_id"], row["contiguous_seq"], row["fresh"], row["events_missing"])
             for row in rows
         )
+
+
+def _standing(ticket_id: str, row: asyncpg.Record) -> Standing:
+    return Standing(
+        Ground(
+            ticket_id=ticket_id,
+            kind=row["kind"],
+            status=TicketStatus(row["status"]),
+            relation=Relation(row["relation"]),
+            provenance=Provenance(row["provenance"]),
+            opened_by=OpenedBy(row["opened_by"]),
+            present_until=row["present_until"],
+            facts_version=row["facts_version"],
+            customers=tuple(row["customers"]),
+        ),
+        present=row["present"],
+        was_last_assignee=row["was_last_assignee"],
+        feed_fresh=row["feed_fresh"],
+    )
+
+
+def _refused() -> BrokerError:
+    return DatabaseUnavailableError(cause="backlog full")
 
 
 def _page_token(last: AssignedTicket) -> str:
