@@ -47,13 +47,16 @@ async def until_there(
     """Tries until a database answers, saying so; a wrong setting ends the start at once.
 
     Raises:
-        StartupError: we were told to stop first.
+        StartupError: the database answers and refuses, or we were told to stop first.
     """
     while True:
         try:
             return await attempt()
         except BrokerError as exc:
             report(f"{what}: {exc.cause or exc.reason}")
+        except asyncpg.PostgresError as exc:  # it does answer: a password, a right or a migration is missing
+            hint = "check its DSN, and that `broker migrate` was run"
+            raise StartupError(f"{what}: {type(exc).__name__}; {hint}") from None
         try:
             await asyncio.wait_for(stop.wait(), RETRY)
         except TimeoutError:

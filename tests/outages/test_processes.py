@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import time
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -174,3 +175,24 @@ async def test_workers_end_with_their_parent(world):
             assert await read_once(Replica(world, heir, orphaned.settings, orphaned.ports), world, "hanna")
         finally:
             await heir.stop()
+
+
+@pytest.mark.parametrize("wrong", ["password", "database"])
+async def test_o2_a_database_that_refuses_ends_the_start(world, wrong):
+    """With a wrong password or database it does not wait for better times: it ends and says which DSN."""
+    dsn = world.dsn("broker_access")
+    secret = urlsplit(dsn).password
+    changed = dsn.replace(secret, "guess") if wrong == "password" else dsn.replace("/broker?", "/nowhere?")
+    settings, ports = written(world, f"wrong-{wrong}", {"dsn": changed})
+    serve = ServeProcess(settings, world.folder / f"wrong-{wrong}.log", http=(HOST, ports["http"]))
+    await serve.start()
+    try:
+        code = await asyncio.wait_for(serve.wait(), 15)
+    finally:
+        await serve.stop()
+
+    assert code != 0
+    assert "broker database:" in serve.last_words()
+    assert "Traceback" not in serve.last_words()
+    assert "guess" not in serve.last_words()
+    assert secret not in serve.last_words()
