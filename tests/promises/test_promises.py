@@ -30,6 +30,7 @@ from broker.client import (
 )
 from broker.database import open_pool
 from broker.dev.databases import LOGIN_ROLES
+from broker.dev.layout import tool_identity
 from broker.dev.world import agent
 from broker.errors import PolicyInvalidError
 from broker.model import Decision, FieldDecision, Level
@@ -348,6 +349,13 @@ async def test_p5_stolen_token_is_worthless(world, monkeypatch):
         async with client_at(world, here, "nadia", tool="phone", carries=carries) as thief:
             with pytest.raises(TokenInvalidError):
                 await thief.read_with(grant, [NAME])
+    # somebody who got a certificate in the tool's name, with a key of their own
+    desk = tool_identity("desk")
+    world.layout.authority().client(desk).write(world.layout.tls, "tool-desk-elsewhere")
+    async with client_at(world, here, "nadia", tool="desk-elsewhere", carries="desk") as thief:
+        with pytest.raises(TokenInvalidError):
+            await thief.read_with(grant, [NAME])
+        assert (await thief.read("P5-2", [NAME], purpose=PURPOSE))[NAME].value  # control: not refused as such
     async with client_at(world, here, "nadia", tool="phone") as phone:  # control: that tool works
         assert (await phone.read("P5-2", [NAME], purpose=PURPOSE))[NAME].value
     # another agent at the same tool
