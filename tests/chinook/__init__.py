@@ -22,7 +22,7 @@ import pytest
 from broker.catalog import Catalog, Field, Kind, Mask
 from tests.conftest import Database
 
-FOLDER = Path(__file__).resolve().parents[2] / "shared" / "data" / "chinook"
+FOLDER = Path(__file__).resolve().parents[3] / "shared" / "data" / "chinook"
 
 SCHEMA = """
 DO $$ BEGIN
@@ -150,7 +150,7 @@ def catalog() -> Catalog:
     )
 
 
-PROGRAM = Path(__file__).with_name("chinook_program.py")
+PROGRAM = Path(__file__).with_name("program.py")
 
 
 class OtherProgram:
