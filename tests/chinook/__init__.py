@@ -165,6 +165,11 @@ class OtherProgram:
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == "ready\n"
 
+    def kill(self) -> None:
+        """Ends it, whatever it is doing; nothing where it has ended."""
+        self._process.kill()
+        self._process.wait()
+
     def stop(self) -> dict[str, object]:
         """Stops it and gives what it noticed: rounds, errors, each set of counts, the longest round."""
         told, _ = self._process.communicate("stop\n", timeout=30)
