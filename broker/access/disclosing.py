@@ -16,7 +16,12 @@ from typing import Protocol
 import asyncpg
 
 from broker.database import Batch, HeldConnection, connection
-from broker.errors import DatabaseUnavailableError, LedgerUnavailableError, RecordsUnavailableError
+from broker.errors import (
+    DatabaseUnavailableError,
+    LedgerUnavailableError,
+    RecordsUnavailableError,
+    RequestMalformedError,
+)
 from broker.ledger import Ledger, ReadAppend, Verdict, read_arguments
 from broker.model import RecordSlice
 from broker.records import RecordReader, is_pass_of
@@ -120,8 +125,8 @@ class OneStatement:
             rows = await self._held.fetch(
                 appending.sql, *read_arguments(appends), [ask.guard_pass for ask in asks]
             )
-        except (DatabaseUnavailableError, asyncpg.PostgresError):
-            return [None] * len(asks)
+        except (DatabaseUnavailableError, RequestMalformedError, asyncpg.PostgresError):
+            return [None] * len(asks)  # whosever fault it is, one read must not fail its neighbours
         groups: list[list[asyncpg.Record]] = [[] for _ in asks]
         for row in rows:
             groups[row["ord"] - 1].append(row)
