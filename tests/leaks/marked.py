@@ -13,6 +13,7 @@ FIRST = 9_000_000_001
 
 COUNT = 4
 
+# Where a value ends in digits the sixth from the end is 0: a number of nanoseconds never begins so.
 COLUMNS = {
     "name": "Ximena{n} Quastelbrodt{n}",
     "company": "Vorpal{n}werke Zwillinghausen{n}",
@@ -23,12 +24,12 @@ COLUMNS = {
     "postal_code": "QX{n}7 9ZL-{n}",
     "country": "Zamonien{n}",
     "plan": "sonderplan{n}grau",
-    "card_number": "4917 {n}204 8836 0{n}71",
-    "iban": "DE{n}7500105170{n}38264915",
+    "card_number": "4917 {n}204 8809 {n}371",
+    "iban": "DE{n}7500105170{n}38064915",
     "device_model": "Handtaschofon{n} Ultra",
-    "device_serial": "SN-QQ{n}7731904{n}",
+    "device_serial": "SN-QQ{n}7701904{n}",
     "id_document": "PX{n}40Z8819{n}",
-    "notes": "rang an wegen Kanarienvogel{n}, Rueckruf 0{n}3377 unter 0171 0{n}66 0419{n}",
+    "notes": "rang an wegen Kanarienvogel{n}, Rueckruf 0{n}3377 unter 0171 0{n}60 4193{n}",
 }
 
 
@@ -74,4 +75,4 @@ async def insert(conn: asyncpg.Connection) -> None:
 
 
 def _birth_date(i: int) -> date:
-    return date(1931, 10, 11 + i)
+    return date(1907, 10, 11 + i)

@@ -57,7 +57,8 @@ def encodings(text: str) -> Iterator[tuple[str, bytes]]:
     yield "lower case", text.lower().encode()
     yield "upper case", text.upper().encode()
     yield "json", json.dumps(text).strip('"').encode()
-    yield "reversed", text[::-1].encode()
+    if not text.isdigit():  # a short number read backwards is any number
+        yield "reversed", text[::-1].encode()
     yield "hex", raw.hex().encode()
     yield "HEX", raw.hex().upper().encode()
     yield "url", quote(text, safe="").encode()

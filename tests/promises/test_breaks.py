@@ -31,7 +31,7 @@ SIDE_BY_SIDE = 3
 TIMEOUT = 240
 """Seconds for one run; a red one takes some five, most of it the company's start."""
 
-INSIDE = "BROKER_TESTS_IN_A_COPY"
+INSIDE = "TESTS_IN_A_COPY"
 """Set where the tests run in a copy, so that they do not copy themselves."""
 
 
