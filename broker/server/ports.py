@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -201,7 +202,9 @@ class Port:
         self._chain.draining = True
         await self.set_ready(ready=False)
         self._health.end()
+        began = time.monotonic()
         await self._server.stop(seconds)
+        log.info("port drained", extra={"seconds": round(time.monotonic() - began, 3)})
 
 
 def registered(methods: Sequence[Method[Any, Any]]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ import pytest
 from broker.dev.layout import AGENT_ISSUER, AUDIENCE, TOOLS
 from broker.dev.oidc import DevelopmentIssuer
 from broker.dev.world import agent
+from broker.telemetry import AUTHENTICATE
 from broker.v1 import access_service_pb2 as pb
 from broker.v1 import common_pb2 as common
 from broker.v1 import containment_service_pb2 as containment
@@ -203,6 +204,10 @@ async def test_metadata_decides_nothing(company):
         return await auditor.fetchval(query, json.dumps([{"trace_id": chosen, "span_id": span}])) >= 2
 
     await eventually(stored)
+    names = await auditor.fetch(
+        "SELECT name FROM broker.span WHERE trace_id = $1", bytes.fromhex(grant.trace_id)
+    )
+    assert {"broker.v1.AccessService/CreateGrant", AUTHENTICATE.name} <= {row["name"] for row in names}
     assert not await auditor.fetchval(
         "SELECT count(*) FROM broker.span WHERE trace_id = $1", bytes.fromhex(chosen)
     )
