@@ -204,10 +204,13 @@ async def test_metadata_decides_nothing(company):
         return await auditor.fetchval(query, json.dumps([{"trace_id": chosen, "span_id": span}])) >= 2
 
     await eventually(stored)
-    names = await auditor.fetch(
-        "SELECT name FROM broker.span WHERE trace_id = $1", bytes.fromhex(grant.trace_id)
-    )
-    assert {"broker.v1.AccessService/CreateGrant", AUTHENTICATE.name} <= {row["name"] for row in names}
+
+    async def spanned():
+        of_trace = "SELECT name FROM broker.span WHERE trace_id = $1"
+        names = {row["name"] for row in await auditor.fetch(of_trace, bytes.fromhex(grant.trace_id))}
+        return {"broker.v1.AccessService/CreateGrant", AUTHENTICATE.name} <= names
+
+    await eventually(spanned)
     assert not await auditor.fetchval(
         "SELECT count(*) FROM broker.span WHERE trace_id = $1", bytes.fromhex(chosen)
     )
