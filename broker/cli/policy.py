@@ -67,11 +67,20 @@ def load_directory(
 
 
 def _read(directory: Path) -> tuple[PolicyFiles, Policy]:
+    from broker.errors import PolicyInvalidError
     from broker.policy import PolicyFiles, load
+    from broker.rpc.admin import METHOD_NAMES
 
     with progress("Reading and checking the policy against Casbin"):
         files = PolicyFiles.from_directory(directory)
-        return files, load(files, "candidate", thorough=True)
+        policy = load(files, "candidate", thorough=True)
+        # Checked here and not by `load`: only this layer knows which RPCs the release has. Without their
+        # rows the next `serve` would refuse to start.
+        names = [f"/{name}" for name in METHOD_NAMES]
+        if missing := policy.admin.missing(names):
+            text = "admin.csv: no row for {}; add who may call it"
+            raise PolicyInvalidError([text.format(name) for name in missing])
+        return files, policy
 
 
 async def _activate(dsn: str, files: PolicyFiles, expected: str) -> str:

@@ -196,7 +196,7 @@ async def _watch(
         if time.monotonic() >= verify_at:  # the guard's own check asks the catalogs: too much for a second
             guard_trouble = await _guard_trouble(records)
             verify_at = time.monotonic() + VERIFY
-        why = guard_trouble or await _trouble(ledger, tickets, settings)
+        why = guard_trouble or await _trouble(ledger, tickets, settings, metrics)
         if why != said:
             said = why
             log.info("readiness changed")
@@ -223,21 +223,19 @@ async def _guard_trouble(records: RecordReader) -> str:
     return ""
 
 
-async def _trouble(ledger: Ledger, tickets: Tickets, settings: Settings) -> str:
+async def _trouble(ledger: Ledger, tickets: Tickets, settings: Settings, metrics: Metrics) -> str:
     """Names the first thing that keeps calls from being answered, or ""."""
     try:
         if why := await ledger.ready():
             return f"ledger: {why}"
-        feeds = {state.feed_id: state for state in await tickets.feeds()}
+        fresh = {state.feed_id for state in await tickets.feeds() if state.fresh}
     except BrokerError as exc:
         return f"database: {exc.reason}"
     except asyncpg.PostgresError as exc:  # a right or a function is missing: not ready, but no reason to die
         return f"database: {type(exc).__name__}"
-    for feed in settings.feeds:
-        state = feeds.get(feed.feed_id)
-        if state is None or not state.fresh:
-            return f"feed {feed.feed_id}: stale"
-    return ""
+    silent = [feed.feed_id for feed in settings.feeds if feed.feed_id not in fresh]
+    metrics.feed_stale.set(bool(silent))
+    return f"feed {silent[0]}: stale" if silent else ""
 
 
 async def _first_policy(holder: PolicyHolder) -> None:

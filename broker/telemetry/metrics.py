@@ -65,11 +65,11 @@ class Metrics:
         self.append_failures = Counter(
             "broker_ledger_append_failures", "Events that could not be put on record.", registry=registry
         )
-        self.feed_staleness = Gauge(
-            "broker_feed_staleness_seconds",
-            "Seconds since the ticket feed was last heard of.",
+        self.feed_stale = Gauge(
+            "broker_feed_stale",
+            "1 while a ticket feed is silent, so that grants and reads are UNAVAILABLE.",
             registry=registry,
-            multiprocess_mode="mostrecent",
+            multiprocess_mode="livemax",
         )
         self.policy_alert = Gauge(
             "broker_policy_alert",

@@ -59,7 +59,7 @@ def test_parent_renders_the_sum_of_the_workers(tmp_path):
     code = (
         "from broker.telemetry import Metrics\n"
         f"m = Metrics(({READ!r},)); m.request({READ!r}, 'OK', 0.01); m.spans_dropped['store'].inc(2)\n"
-        "m.feed_staleness.set(7); m.policy_alert.set(1)\n"
+        "m.feed_stale.set(1); m.policy_alert.set(1)\n"
     )
     env = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
     for _ in range(2):
@@ -68,4 +68,4 @@ def test_parent_renders_the_sum_of_the_workers(tmp_path):
 
     assert f'broker_request_seconds_count{{code="OK",method="{READ}"}} 2.0' in text
     assert 'broker_spans_dropped_total{sink="store"} 4.0' in text
-    assert "broker_feed_staleness_seconds 7.0" in text
+    assert "broker_feed_stale 1.0" in text
