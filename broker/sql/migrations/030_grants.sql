@@ -134,10 +134,13 @@ BEGIN
                 SELECT FROM broker.ticket_customer AS c
                 WHERE c.ticket_id = p_ticket AND c.customer_id = p_customer
             ) THEN 'TICKET_DENIED'
-            WHEN p_policy_version IS DISTINCT FROM broker.active_policy_version() THEN 'POLICY_STALE'
+            -- equal or stale: what the caller leaves out (NULL) is not equal
+            WHEN (p_policy_version = broker.active_policy_version()) IS NOT TRUE THEN 'POLICY_STALE'
             WHEN
-                s.facts_version <> p_facts_version
-                OR coalesce(s.present_until > p_now, false) <> p_present
+                (
+                    s.facts_version = p_facts_version
+                    AND coalesce(s.present_until > p_now, false) = p_present
+                ) IS NOT TRUE
                 THEN 'FACTS_STALE'
             ELSE ''
         END

@@ -198,7 +198,9 @@ END
 $doors$;
 
 -- Appends reads, each with its ground checked now: which were accepted, which refused and why.
--- Rows with reason POLICY_STALE or FACTS_STALE are not stored: the caller decides again.
+-- Rows with reason POLICY_STALE or FACTS_STALE are not stored: the caller decides again. Nor is a read on
+-- a grant that is not the agent's (leaf NULL): whoever may call this could name anybody in it. The caller
+-- records the refusal as its own.
 CREATE FUNCTION broker.append_reads(
     p_ids uuid [], p_grants uuid [], p_agents text [], p_tools text [], p_traces text [],
     p_facts_versions bigint [], p_presents boolean [], p_versions bigint [],
@@ -230,13 +232,18 @@ BEGIN
             -- its last assignee may learn that it is closed, nobody else (K1)
             WHEN s.status NOT IN ('open', 'pending') AND s.relation = 'assignee' THEN 'TICKET_CLOSED'
             WHEN s.status NOT IN ('open', 'pending') THEN 'TICKET_DENIED'
-            WHEN u.version IS DISTINCT FROM p.version THEN 'POLICY_STALE'
-            WHEN s.facts_version <> u.facts_version OR coalesce(s.present_until > v_now, false) <> u.present
+            -- equal or stale: what the caller leaves out (NULL) is not equal
+            WHEN (u.version = p.version) IS NOT TRUE THEN 'POLICY_STALE'
+            WHEN
+                (
+                    s.facts_version = u.facts_version
+                    AND coalesce(s.present_until > v_now, false) = u.present
+                ) IS NOT TRUE
                 THEN 'FACTS_STALE'
             ELSE ''
         END ORDER BY u.ord),
-        array_agg(coalesce(g.customer_pseudonym, '') ORDER BY u.ord),
-        array_agg(coalesce(g.ticket_pseudonym, '') ORDER BY u.ord),
+        array_agg(g.customer_pseudonym ORDER BY u.ord), -- NULL: no grant of this agent's
+        array_agg(g.ticket_pseudonym ORDER BY u.ord),
         -- a budget row younger than a minute says: counted already, nothing to write
         bool_or(b.agent IS NULL OR least(u.hour, u.day) <= 0)
     INTO v_reasons, v_customers, v_tickets, v_charge
@@ -291,7 +298,7 @@ BEGIN
         SELECT
             u.ord, u.id, u.grant_id, u.agent, u.tool, u.trace_id, u.version, u.reason, u.customer, u.ticket,
             u.free_time,
-            CASE WHEN u.reason NOT IN ('POLICY_STALE', 'FACTS_STALE') THEN
+            CASE WHEN u.reason NOT IN ('POLICY_STALE', 'FACTS_STALE') AND u.customer IS NOT NULL THEN
                 u.head || convert_to(
                     CASE WHEN u.reason = '' THEN ',"outcome":"released"' ELSE ',"outcome":"refused"' END
                     || ',"reason":"' || u.reason || v_tail, 'UTF8'
@@ -367,11 +374,13 @@ BEGIN
             SELECT g.* INTO v_old FROM broker.access_grant AS g
             WHERE g.agent = p_agent AND g.request_id = p_request;
             v_reason := CASE
-                WHEN v_old.request_hash <> p_hash OR v_old.tool_thumbprint <> p_thumbprint
-                    OR v_old.revoke_time IS NOT NULL OR v_old.expire_time <= v_now
-                    THEN 'REQUEST_ID_REUSED'
-                ELSE ''
+                WHEN
+                    v_old.request_hash = p_hash AND v_old.tool_thumbprint = p_thumbprint
+                    AND v_old.revoke_time IS NULL AND v_old.expire_time > v_now
+                    THEN ''
+                ELSE 'REQUEST_ID_REUSED'
             END;
+            v_pass := ''; -- of a grant that is not made: a refusal on record must open nothing
             IF v_reason = '' THEN
                 RETURN QUERY SELECT '', v_old.grant_id, v_old.decision_id, v_old.create_time, v_old.expire_time,
                     v_old.pass, v_old.answer, v_old.policy_version, v_old.trace_id, NULL::bytea,
@@ -391,7 +400,7 @@ BEGIN
 END
 $$;
 
--- One grant with its pass and the ticket's facts of now; no row for another agent's grant.
+-- One live grant with its pass; no row for another agent's grant, or one that is revoked or over.
 CREATE FUNCTION broker.open_grant(p_grant uuid, p_agent text) RETURNS TABLE (
     pass text, purpose text, customer_pseudonym text, ticket_pseudonym text, ticket_id text,
     fields text [], levels text [], expire_time timestamptz, trace_id text
@@ -401,7 +410,9 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = broker, pg_temp AS $$
         g.pass, g.purpose, g.customer_pseudonym, g.ticket_pseudonym, g.ticket_id,
         g.fields, g.levels, g.expire_time, g.trace_id
     FROM broker.access_grant AS g
-    WHERE g.grant_id = p_grant AND g.agent = p_agent
+    WHERE
+        g.grant_id = p_grant AND g.agent = p_agent
+        AND g.revoke_time IS NULL AND g.expire_time > clock_timestamp()
 $$;
 
 -- Whether a read on the grant would find it alive and its ground standing now; no row if not.
@@ -544,7 +555,7 @@ GRANT EXECUTE ON FUNCTION
     broker.ensure_partitions, broker.partitions_ready, broker.purge
 TO broker_admin;
 -- Where the records live in this database, too, the reader appends and reads in one statement. What it
--- gains is a way to write reads into the ledger; every such event still needs a live grant and its ground.
+-- gains is a way to write reads into the ledger, each on a grant that the agent it names has or had.
 GRANT USAGE ON SCHEMA broker TO broker_reader;
 GRANT EXECUTE ON FUNCTION broker.append_reads TO broker_reader;
 GRANT EXECUTE ON FUNCTION broker.append_auditor_events TO broker_auditor;
