@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 import aiosql
 import asyncpg
 
-from broker.errors import DatabaseUnavailableError, RequestMalformedError, StartupError
+from broker.errors import BrokerError, DatabaseUnavailableError, RequestMalformedError, StartupError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -256,7 +256,7 @@ class Batch(Generic[T, R]):
             try:
                 results: Sequence[R | BaseException] = await self._flush([item for item, _ in batch])
             except Exception as exc:  # noqa: BLE001 - every waiter must hear of it, whatever it is
-                results = [exc] * len(batch)
+                results = [exc.again() if isinstance(exc, BrokerError) else exc for _ in batch]
             for (_, future), result in zip(batch, results, strict=True):
                 if future.done():  # its client went away; its neighbours must not fail for it
                     continue

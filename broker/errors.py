@@ -42,6 +42,12 @@ class BrokerError(Exception):
         self.detail = detail
         self.decision_id: UUID | None = None  # set once the refusal is on record
 
+    def again(self) -> BrokerError:
+        """Makes the same refusal for another caller: one that is shared would share its decision id."""
+        other = type(self)(cause=self.cause, field=self.field, metadata=self.metadata, detail=self.detail)
+        other.__cause__ = self.__cause__
+        return other
+
     @property
     def sentence(self) -> str:
         """Gives the public text."""

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from broker.errors import CATALOGUE, BrokerError, FeedStaleError, TicketClosedError, TicketDeniedError
+from broker.errors import (
+    CATALOGUE,
+    AgentSuspendedError,
+    BrokerError,
+    FeedStaleError,
+    TicketClosedError,
+    TicketDeniedError,
+)
 from broker.ledger import Verdict
 from broker.model import Facts, Presence, Relation, TicketStatus
 from broker.tickets import Standing
@@ -21,6 +28,8 @@ LAST_YEAR = 9999
 
 def standing_refusal(standing: Standing) -> BrokerError | None:
     """Says why the ticket justifies nothing for this agent, in the order that gives nothing away."""
+    if standing.suspended:
+        return AgentSuspendedError()
     if standing.was_last_assignee:
         return TicketClosedError()
     if standing.ground.relation is Relation.NONE:
@@ -46,11 +55,15 @@ def facts_of(standing: Standing, purpose: str) -> Facts:
 
 
 def refused_by_append(event_id: UUID, verdict: Verdict) -> BrokerError:
-    """Makes the refusal that the append wrote down; its event is durable already."""
+    """Makes the refusal that the append said.
+
+    Where it wrote it down, that event is its record; what it did not store is still to be recorded.
+    """
     metadata = {}
     if verdict.free_time is not None:
         free = verdict.free_time
         metadata["free_time"] = "never" if free.year == LAST_YEAR else free.strftime("%Y-%m-%dT%H:%M:%SZ")
     error = CATALOGUE[verdict.reason or "INTERNAL"](metadata=metadata)
-    error.decision_id = event_id
+    if verdict.receipt is not None:
+        error.decision_id = event_id
     return error

@@ -118,6 +118,9 @@ class RecordReading:
                     await self._policy.refresh()
                 continue
             if verdict.reason or verdict.receipt is None:
+                if verdict.reason != "BUDGET_EXCEEDED":
+                    # The next try looks at the ground first, where refusals beyond a rate are counted.
+                    self._opened.drop(claims.grant_id, agent.key)
                 raise refused_by_append(event_id, verdict)
             record = disclosed.record
             if record is None or not any(record.rows.values()):

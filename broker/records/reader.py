@@ -168,7 +168,7 @@ class RecordReader:
                     for record in await conn.fetch(shelf.statements[kind], " ".join(told.values())):
                         by_grant.setdefault(record[0], []).append(record)
         except DatabaseUnavailableError as exc:
-            return [RecordsUnavailableError(cause=exc.cause)] * len(asks)
+            return [RecordsUnavailableError(cause=exc.cause) for _ in asks]
         except (asyncpg.PostgresError, RequestMalformedError) as exc:
             if len(asks) > 1:
                 return await self._one_by_one(asks)
@@ -187,7 +187,7 @@ class RecordReader:
                     queries("records").pseudonyms, [c for c, _ in pairs], [t for _, t in pairs]
                 )
         except DatabaseUnavailableError as exc:
-            return [RecordsUnavailableError(cause=exc.cause)] * len(pairs)
+            return [RecordsUnavailableError(cause=exc.cause) for _ in pairs]
         except (asyncpg.PostgresError, RequestMalformedError) as exc:
             if len(pairs) > 1:
                 return [(await self._flush_names([pair]))[0] for pair in pairs]

@@ -22,7 +22,7 @@ SELECT loaded, kept FROM broker.import_tickets($1, $2);
 -- Gives the grounds of agents on tickets; one row per pair always, in their order.
 SELECT
     g.kind, g.status, g.relation, g.provenance, g.opened_by, g.present_until, g.present, g.facts_version,
-    g.customers, g.was_last_assignee, g.feed_fresh
+    g.customers, g.was_last_assignee, g.feed_fresh, g.suspended
 FROM unnest($1::text [], $2::text []) WITH ORDINALITY AS asked (ticket_id, agent, ord)
 CROSS JOIN LATERAL broker.ground(asked.ticket_id, asked.agent) AS g
 ORDER BY asked.ord;

@@ -44,14 +44,15 @@ _TOKEN_LENGTH = 96  # 72 bytes in base64
 class Standing:
     """The ground of one agent on one ticket, with what the database's clock says of it.
 
-    In this order: relation NONE is TICKET_CLOSED for the last assignee and else TICKET_DENIED;
-    then a feed that is not fresh is FEED_STALE.
+    In this order: suspended is AGENT_SUSPENDED, whatever the ticket; relation NONE is TICKET_CLOSED for the
+    last assignee and else TICKET_DENIED; then a feed that is not fresh is FEED_STALE.
     """
 
     ground: Ground
     present: bool
     was_last_assignee: bool  # of a ticket that is closed or deleted; who may learn so
     feed_fresh: bool
+    suspended: bool = False  # then nothing else is told
 
     @property
     def presence(self) -> Presence:
@@ -162,6 +163,7 @@ def _standing(ticket_id: str, row: asyncpg.Record) -> Standing:
         present=row["present"],
         was_last_assignee=row["was_last_assignee"],
         feed_fresh=row["feed_fresh"],
+        suspended=row["suspended"],
     )
 
 

@@ -9,11 +9,14 @@ import pytest_asyncio
 
 from broker.errors import RateLimitedError
 from broker.rpc.limits import MOST_PEERS, PeerLimits
+from broker.v1 import access_service_pb2 as pb
+from broker.v1 import containment_service_pb2 as containment
 from tests.rpc.company import creation
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 CREATE, LIST = "AccessService/CreateGrant", "AccessService/ListAssignedTickets"
+READ = "AccessService/ReadRecord"
 RATE = 40
 
 
@@ -57,6 +60,37 @@ async def test_flood_of_bad_tokens(company, worker):
     reasons = [answer.reason for answer in answers]
     assert set(reasons) == {"TOKEN_INVALID", "RATE_LIMITED"}
     assert reasons.count("TOKEN_INVALID") <= RATE * 3
+
+
+@pytest.mark.attack("K10")
+async def test_k10_flood_of_refused_reads(company):
+    """Reads on a grant that has ended are refused each time, and beyond the rate only counted."""
+    settings = {"denial_events_per_minute": 3}
+    endings = {
+        "kofi": ("closed", "TICKET_CLOSED", "denial"),
+        "marta": ("revoked", "TOKEN_INVALID", "login_failure"),
+    }
+    async with company.worker(settings=settings) as worker, company.admin() as admin:
+        for who, (ending, reason, kind) in endings.items():
+            ticket, other = await company.ticket(who), await company.ticket(who)
+            async with company.peer(who, target=worker.target) as flood:
+                granted, live = await company.grant(flood, ticket), await company.grant(flood, other)
+                read = pb.ReadRecordRequest(grant_token=granted.grant_token, fields=["customer.name"])
+                assert (await flood.call(READ, read)).code == "OK"
+                if ending == "closed":
+                    await company.world.publish(company.world.helpdesk.close(ticket))
+                else:
+                    revoke = containment.RevokeGrantsRequest(grant_id=granted.grant.grant_id, reason="x")
+                    assert (await admin.call("ContainmentService/RevokeGrants", revoke)).code == "OK"
+                answers = [await flood.call(READ, read) for _ in range(12)]
+                assert {answer.reason for answer in answers} == {reason}
+                stored = [await company.event(answer.decision_id) for answer in answers]
+                assert [leaf["kind"] for leaf in stored if leaf] == ["read", *[kind] * 3]
+                read.grant_token = live.grant_token  # control: what is released is always on record
+                for _ in range(6):
+                    answer = await flood.call(READ, read)
+                    said = pb.ReadRecordResponse.FromString(answer.data)
+                    assert (await company.event(said.decision_id))["outcome"] == "released"
 
 
 class TestPeerLimits:

@@ -62,6 +62,40 @@ async def test_tickets_that_are_not_mine(company):
             assert (await bob.call(CREATE, creation(ticket))).reason == "TICKET_CLOSED"
 
 
+@pytest.mark.attack("E2", "K1")
+async def test_tickets_of_a_suspended_agent(company):
+    """To a suspended agent all tickets are one answer, their own with its facts and customers, too."""
+    closed = await company.ticket("lucia", closed="closed")
+    tries = {
+        "does not exist": creation("R-0"),
+        "another's": creation(await company.ticket("bob")),
+        "mine": creation(await company.ticket("lucia")),
+        "mine, which the policy refuses": creation(await company.ticket("lucia"), "customer.iban"),
+        "mine, customer not linked": creation(await company.ticket("lucia"), customer_id="no such"),
+        "mine, several customers": creation(await company.ticket("lucia", customers=("5", "6"))),
+        "mine, closed": creation(closed),
+    }
+    ref = common.AgentRef(issuer=AGENT_ISSUER, subject="lucia")
+    async with company.peer("lucia") as lucia, company.admin() as admin:
+        control = {(await lucia.call(CREATE, request)).code for request in tries.values()}
+        assert control == {"OK", "PERMISSION_DENIED", "INVALID_ARGUMENT"}
+        grant = await company.grant(lucia, await company.ticket("lucia"))
+        suspend = containment.SuspendAgentRequest(agent=ref, reason="x")
+        assert (await admin.call("ContainmentService/SuspendAgent", suspend)).code == "OK"
+        answers = []
+        for request in tries.values():
+            answer = await lucia.call(CREATE, request)
+            assert (await company.recorded(answer))["agent"] == agent("lucia").key
+            answers.append(answer)
+        assert {answer.reason for answer in answers} == {"AGENT_SUSPENDED"}
+        assert len({answer.shape for answer in answers}) == 1
+        read = pb.ReadRecordRequest(grant_token=grant.grant_token, fields=["customer.name"])
+        assert [(await lucia.call(READ, read)).reason for _ in range(2)] == ["AGENT_SUSPENDED"] * 2
+        reinstate = containment.ReinstateAgentRequest(agent=ref, reason="x")
+        assert (await admin.call("ContainmentService/ReinstateAgent", reinstate)).code == "OK"
+        assert (await lucia.call(READ, read)).code == "OK"
+
+
 @pytest.mark.attack("E2")
 async def test_grants_and_decisions_that_are_not_mine(company):
     """A grant or decision of another agent answers as one that never was, byte for byte."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from dataclasses import replace
 
 import asyncpg
 import pytest
 
 from broker.dev.helpdesk import assignment
-from broker.errors import RequestMalformedError
+from broker.errors import DatabaseUnavailableError, RequestMalformedError
 from broker.model import OpenedBy, Presence, Provenance, Relation, TicketStatus
 from tests.tickets.conftest import ALICE, BOB, CAROL, World
 
@@ -173,6 +174,34 @@ class TestOthersTickets:
         assert len(set(map(str, rows))) == 1
         assert str(tuple(own)) != str(rows[0])
         assert (await world.ground("T-open")).ground.relation is Relation.NONE
+
+    async def test_suspended(self, world):
+        """A suspended agent is told of no ticket, their own ones included; reinstated, they are again."""
+        await world.send(world.helpdesk.open("T-own", customers=["7"], assignee=ALICE))
+        await world.beat()
+        await world.admin.execute(
+            "INSERT INTO broker.agent_suspension (agent, reason, suspended_by) VALUES ($1, 'r', 'b')",
+            ALICE.key,
+        )
+        try:
+            own, unknown = await world.ground("T-own"), await world.ground("T-unknown")
+        finally:
+            await world.admin.execute("DELETE FROM broker.agent_suspension")
+
+        assert own.suspended
+        assert replace(own.ground, ticket_id="") == replace(unknown.ground, ticket_id="")
+        assert own.ground.relation is Relation.NONE
+        later = await world.ground("T-own")
+        assert (later.suspended, later.ground.relation) == (False, Relation.ASSIGNEE)
+
+    async def test_a_refusal_of_their_own(self, world):
+        """Whoever asked together and got no answer each get a refusal of their own, by its own id."""
+        await world.access_pool.close()
+        asked = [world.ground("T-1"), world.ground("T-1", BOB), world.ground("T-2")]
+        refused = await asyncio.gather(*asked, return_exceptions=True)
+
+        assert {type(error) for error in refused} == {DatabaseUnavailableError}
+        assert len({id(error) for error in refused}) == 3
 
     @pytest.mark.attack("K1")
     async def test_closed(self, world):

@@ -453,11 +453,12 @@ $$;
 --
 -- A ticket that was never this agent's looks like one that does not exist: the same lookup finds
 -- nothing and none follows, so neither answer nor time tells them apart, and nothing of it leaves here.
+-- To a suspended agent every ticket looks like that, their own ones, too.
 CREATE FUNCTION broker.ground(
     p_ticket text, p_agent text,
     OUT kind text, OUT status text, OUT relation text, OUT provenance text, OUT opened_by text,
     OUT present_until timestamptz, OUT present boolean, OUT facts_version bigint, OUT customers text [],
-    OUT was_last_assignee boolean, OUT feed_fresh boolean
+    OUT was_last_assignee boolean, OUT feed_fresh boolean, OUT suspended boolean
 )
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = broker, pg_temp
 -- One plan, by the indexes, also where it was made while the tables were still small.
@@ -478,6 +479,10 @@ BEGIN
     customers := '{}';
     was_last_assignee := false;
     feed_fresh := false;
+    suspended := EXISTS (SELECT FROM broker.agent_suspension AS x WHERE x.agent = p_agent AND x.end_time IS NULL);
+    IF suspended THEN
+        RETURN;
+    END IF;
 
     SELECT a.* INTO v_live FROM broker.assignment AS a
     WHERE a.ticket_id = p_ticket AND a.agent = p_agent AND a.end_time IS NULL;
