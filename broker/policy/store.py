@@ -112,12 +112,10 @@ class PolicyStore:
 class PolicyHolder:
     """The policy in force in this process."""
 
-    def __init__(
-        self, store: PolicyStore, *, on_change: Callable[[Policy], None] = lambda _policy: None
-    ) -> None:
-        """Takes where versions come from and whom to tell of a new one; holds nothing until `refresh`."""
+    def __init__(self, store: PolicyStore) -> None:
+        """Takes where versions come from; holds nothing until `refresh`."""
         self._store = store
-        self._on_change = on_change
+        self._followers: list[Callable[[Policy], None]] = []
         self._policy: Policy | None = None
         self._task: asyncio.Task[None] | None = None
         self._asked = 0  # grows with every refresh; a round that began before is not enough
@@ -134,6 +132,11 @@ class PolicyHolder:
         if self._policy is None:
             raise PolicyUnavailableError(cause=self.alert or "no policy is loaded")
         return self._policy
+
+    def follow(self, follower: Callable[[Policy], None]) -> None:
+        """Tells of the policy in force, and of every later one in the moment that it is swapped in."""
+        follower(self.current)
+        self._followers.append(follower)
 
     @property
     def loaded(self) -> bool:
@@ -177,7 +180,8 @@ class PolicyHolder:
         policy = await asyncio.to_thread(load, files, version)
         self._policy = policy
         LOG.info("a policy is in force", extra={"policy_version": version, "finding": policy.verification})
-        self._on_change(policy)
+        for follower in self._followers:
+            follower(policy)
 
     def _raise_alert(self, text: str) -> None:
         if text != self.alert:

@@ -82,6 +82,7 @@ async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
         holder = PolicyHolder(PolicyStore(pool))
         await until_there("policy", partial(_first_policy, holder), report, stop)
         records = RecordReader(reader_pool, holder.current.catalog)
+        holder.follow(lambda policy: records.use(policy.catalog))
         await until_there("records guard", records.verify_role, report, stop)
 
         ids = EventIds()
@@ -186,12 +187,10 @@ async def _watch(
     """Keeps readiness, the policy and the counted refusals up to date until told to stop."""
     said: str | None = None
     guard_trouble, verify_at = "", time.monotonic() + VERIFY
-    known = holder.current
     while not stop.is_set():
         await holder.refresh()
         if holder.current is not known:
-            known = holder.current
-            records.use(known.catalog)
+                    records.use(known.catalog)
         metrics.policy_alert.set(1 if holder.alert else 0)
         if time.monotonic() >= verify_at:  # the guard's own check asks the catalogs: too much for a second
             guard_trouble = await _guard_trouble(records)

@@ -237,9 +237,10 @@ class TestHolder:
     async def test_new_version_replaces_the_old_one_whole(self, admin, access):
         """A refresh puts another object in force; whoever holds the old one goes on with all of it."""
         told = []
-        holder = PolicyHolder(PolicyStore(access), on_change=lambda policy: told.append(policy.version))
+        holder = PolicyHolder(PolicyStore(access))
         first = await activate(admin, files())
         await holder.refresh()
+        holder.follow(lambda policy: told.append(policy.version))
         held = holder.current
         second = await activate(admin, OPEN)
         await holder.refresh()
