@@ -189,8 +189,6 @@ async def _watch(
     guard_trouble, verify_at = "", time.monotonic() + VERIFY
     while not stop.is_set():
         await holder.refresh()
-        if holder.current is not known:
-                    records.use(known.catalog)
         metrics.policy_alert.set(1 if holder.alert else 0)
         if time.monotonic() >= verify_at:  # the guard's own check asks the catalogs: too much for a second
             guard_trouble = await _guard_trouble(records)
