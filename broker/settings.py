@@ -181,6 +181,10 @@ SERVE_NEEDS = ("dsn", "reader_dsn", "admin_dsn", "feed_dsn", "access", "admin", 
 """What `broker serve` refuses to start without."""
 
 
+class SettingsMissingError(StartupError):
+    """Settings that a command needs are not there; the message names them."""
+
+
 def read_settings(*needs: str) -> Settings:
     """Reads the settings and refuses to go on without those that are needed.
 
@@ -198,5 +202,7 @@ def read_settings(*needs: str) -> Settings:
     missing = [name for name in needs if not getattr(settings, name)]
     if missing:
         names = ", ".join(f"BROKER_{name.upper()}" for name in missing)
-        raise StartupError(f"settings are missing: {names} (variables, or keys of the BROKER_CONFIG file)")
+        raise SettingsMissingError(
+            f"settings are missing: {names} (variables, or keys of the BROKER_CONFIG file)"
+        )
     return settings

@@ -19,8 +19,10 @@ from collections.abc import Sequence
 import typer
 
 from broker.cli import access, contain, dev, feed, keys, policy, records, server, trace
+from broker.cli.connections import USUAL_FOLDER
 from broker.cli.output import CommandFailedError, say_error
-from broker.errors import BrokerError, PolicyInvalidError, StartupError
+from broker.errors import BrokerError, DatabaseUnavailableError, PolicyInvalidError, StartupError
+from broker.settings import SettingsMissingError
 
 app = typer.Typer(
     name="broker",
@@ -62,8 +64,12 @@ def run(arguments: Sequence[str]) -> int:
 
 def _explain(exc: Exception) -> int:
     """Says what went wrong and gives the exit code for it."""
-    client = sys.modules.get("broker.client")  # its errors can only come where it was imported
+    # Their errors can only come where they were imported.
+    client, driver = sys.modules.get("broker.client"), sys.modules.get("asyncpg")
     match exc:
+        case SettingsMissingError():
+            say_error(str(exc), _sample_settings())
+            return WRONG_SETTINGS
         case StartupError():
             say_error(str(exc))
             return WRONG_SETTINGS
@@ -73,10 +79,19 @@ def _explain(exc: Exception) -> int:
             say_error(
                 "the policy is wrong:\n  " + "\n  ".join(exc.findings), "mend these lines and run it again"
             )
+        case DatabaseUnavailableError():
+            say_error(exc.sentence, f"check host and port in the DSN, and that it runs ({exc.cause})")
         case BrokerError():
             say_error(exc.sentence)
+        case _ if driver is not None and isinstance(exc, driver.PostgresError):
+            # It does answer. The name of the refusal quotes nobody's row; its text might.
+            say_error(
+                f"the database refuses: {type(exc).__name__}",
+                "check role, password and database in the DSN, and that deploy/roles.sql and "
+                "`broker migrate` were run",
+            )
         case _ if client is not None and isinstance(exc, client.BrokerCallError):
-            say_error(str(exc), _next_step(exc), _identified(exc))
+            say_error(str(exc), *getattr(exc, "__notes__", ()), _next_step(exc), _identified(exc))
         case _ if client is not None and isinstance(exc, client.ClientError):
             say_error(str(exc))
         case _:
@@ -101,11 +116,16 @@ def _identified(exc: Exception) -> str:
     return ", ".join(words)
 
 
+def _sample_settings() -> str:
+    """Points at the sample company's settings where one was made here and none are named."""
+    file = USUAL_FOLDER / "broker.toml"
+    if os.environ.get("BROKER_CONFIG") or not file.is_file():
+        return ""
+    return f"for the sample company: export BROKER_CONFIG={file}"
+
+
 def _next_step(exc: Exception) -> str:
     reason, code = getattr(exc, "reason", ""), getattr(exc, "code", "")
-    decision = getattr(exc, "decision_id", "")
-    if reason == "POLICY_DENIED":
-        return f"see what was missing: broker access explain {decision}"
     if reason == "BUDGET_EXCEEDED":
         free = getattr(exc, "free_time", None)
         return f"it frees up at {free:%H:%M:%S} UTC" if free else ""

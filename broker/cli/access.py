@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import shlex
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from broker.client import BrokerClient, FieldValue, Record, TokenSource
 
 T = TypeVar("T")
+
+USUAL_TOOL = "desk"
 
 app = typer.Typer(
     help="Read a ticket's customer as a support tool does, and ask why not.",
@@ -69,7 +73,7 @@ def read(
         str, typer.Option("--customer", help="Which customer, where the ticket has several.")
     ] = "",
     agent: AgentName = "",
-    tool: Tool = "desk",
+    tool: Tool = USUAL_TOOL,
     token_file: TokenFile = None,
     token_command: TokenCommand = "",
     as_json: Json = False,
@@ -93,9 +97,19 @@ def read(
     connect = _connector(target, ca_file, cert_file, key_file, folder, agent, tool, token_file, token_command)
 
     async def work(client: BrokerClient) -> tuple[Record, bool]:
-        from broker.client import verify_receipt
+        from broker.client import BrokerCallError, verify_receipt
 
-        record = await client.read(ticket, names, purpose=purpose, customer_id=customer)
+        try:
+            record = await client.read(ticket, names, purpose=purpose, customer_id=customer)
+        except BrokerCallError as exc:
+            if exc.reason == "POLICY_DENIED":
+                again = _sample_options(agent, tool, folder) or " with the same options"
+                exc.add_note(f"see what was missing: broker access explain {exc.decision_id}{again}")
+            elif exc.reason == "PURPOSE_UNKNOWN":
+                exc.add_note("catalog.yaml says which purposes there are")
+            elif wrong := _named(exc.field, names):
+                exc.add_note(f"{exc.field} is {wrong!r}; catalog.yaml says which fields there are")
+            raise
         verified = verify_receipt(record.receipt, await client.jwks())
         return record, verified.event.get("id") == record.decision_id
 
@@ -112,7 +126,7 @@ def read(
 @app.command()
 def tickets(
     agent: AgentName = "",
-    tool: Tool = "desk",
+    tool: Tool = USUAL_TOOL,
     token_file: TokenFile = None,
     token_command: TokenCommand = "",
     as_json: Json = False,
@@ -146,7 +160,7 @@ def explain(
         str, typer.Argument(metavar="DECISION_ID", help="As a refusal or an answer names it.")
     ],
     agent: AgentName = "",
-    tool: Tool = "desk",
+    tool: Tool = USUAL_TOOL,
     token_file: TokenFile = None,
     token_command: TokenCommand = "",
     as_json: Json = False,
@@ -232,6 +246,22 @@ def _run(connect: Callable[[], BrokerClient], act: Callable[[BrokerClient], Awai
 
     with progress("Asking the broker"):
         return asyncio.run(work())
+
+
+def _sample_options(agent: str, tool: str, folder: Path) -> str:
+    """Gives the options that name the same agent of the sample company; "" where it is a real one."""
+    if not agent:
+        return ""
+    words = ["--agent", agent]
+    words += ["--tool", tool] if tool != USUAL_TOOL else []
+    words += ["--dir", str(folder)] if folder != USUAL_FOLDER else []
+    return f" {shlex.join(words)}"
+
+
+def _named(place: str, names: list[str]) -> str:
+    """Gives the field that a refusal names by its place, as `fields[2]`; "" where it names none."""
+    found = re.fullmatch(r"fields\[(\d{1,4})\]", place)
+    return names[int(found[1])] if found and int(found[1]) < len(names) else ""
 
 
 def _values(field: FieldValue) -> str:

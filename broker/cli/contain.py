@@ -88,11 +88,14 @@ def reinstate(
     """
     broker = _broker(target, ca_file, cert_file, key_file, folder)
     name = _agent(agent, broker)
-    decision_id = _run(broker, lambda admin: admin.reinstate(name, reason=reason))
+    ended = _run(broker, lambda admin: admin.reinstate(name, reason=reason))
     if as_json:
-        print_json({"agent": asdict(name), "decision_id": decision_id})
+        print_json({"agent": asdict(name), **asdict(ended)})
+    elif ended.end_time is None:
+        say(f"{agent} was not suspended (decision id {ended.decision_id})")
+        say("  see who is, spelt as the ledger does: broker contain list")
     else:
-        say(f"{agent} may work again (decision id {decision_id})")
+        say(f"{agent} may work again (decision id {ended.decision_id})")
 
 
 @app.command()
@@ -125,7 +128,8 @@ def revoke(
     if as_json:
         print_json(asdict(revocation))
     else:
-        say(f"{revocation.revoked} live grants revoked (decision id {revocation.decision_id})")
+        grants = "1 live grant" if revocation.revoked == 1 else f"{revocation.revoked} live grants"
+        say(f"{grants} revoked (decision id {revocation.decision_id})")
 
 
 @app.command("list")

@@ -133,9 +133,11 @@ def _show(world: World, folder: Path) -> None:
         f"{broker} access tickets --agent bob{where}",
         f"{broker} access read T-1001 --agent mallory --fields customer.name{where}",
         f'{broker} contain suspend mallory --reason "trying it out"{where}',
+        f"{broker} access tickets --agent mallory{where}",
         f"{broker} contain list{where}",
+        f'{broker} contain reinstate mallory --reason "was a try"{where}',
         f"export BROKER_CONFIG={world.layout.settings_file}",
-        f"{broker} trace show GRANT_ID",
+        f"{broker} trace show GRANT_ID    # the grant that `access read` printed",
         f"{broker} policy load {world.layout.policies}",
         f"{broker} records check",
     ):

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from broker.cli.output import print_json, progress, say
+from broker.cli.output import CommandFailedError, print_json, progress, say
+from broker.errors import PolicyInvalidError, PolicyUnavailableError, StartupError
 from broker.settings import read_settings
 
 if TYPE_CHECKING:
@@ -32,9 +33,14 @@ def check(directory: Directory, as_json: Json = False) -> None:
     Example:
       broker policy check policies
     """
-    files, policy = _read(directory)
+    try:
+        files, policy = _read(directory)
+    except PolicyInvalidError as exc:
+        if as_json:
+            print_json({"findings": exc.findings})
+        raise
     if as_json:
-        print_json(_summary(files, policy))
+        print_json({**_summary(files, policy), "findings": []})
     else:
         say(_sentence(policy))
 
@@ -56,10 +62,18 @@ def load_directory(
     Example:
       broker policy load policies
     """
+    if expect and not expect.isdecimal():
+        raise StartupError("--expect takes a version, as a number")
     settings = read_settings("admin_dsn")
     files, policy = _read(directory)
-    with progress("Activating"):
-        version = asyncio.run(_activate(settings.admin_dsn, files, expect))
+    try:
+        with progress("Activating"):
+            version = asyncio.run(_activate(settings.admin_dsn, files, expect))
+    except PolicyUnavailableError:
+        raise CommandFailedError(
+            f"another version than {expect} is in force; nothing was changed",
+            "look at what changed, then load with --expect of the version in force, or without it",
+        ) from None
     if as_json:
         print_json({**_summary(files, policy), "version": version})
     else:

@@ -57,7 +57,8 @@ def install(yes: Yes = False, policies: Policies = None, as_json: Json = False) 
                 await apply(conn, plan)
             return plan
 
-    _report(_run(work(), "Planning the guard"), done=yes, verb="installed", as_json=as_json)
+    plan = _run(work(), "Planning the guard")
+    _report(plan, done=yes, verb="installed", idle="the guard is as the catalog says", as_json=as_json)
 
 
 @app.command()
@@ -86,7 +87,8 @@ def uninstall(
                 await apply(conn, plan)
             return plan
 
-    _report(_run(work(), "Planning the undo"), done=yes, verb="undone", as_json=as_json)
+    plan = _run(work(), "Planning the undo")
+    _report(plan, done=yes, verb="undone", idle="no guard is installed", as_json=as_json)
 
 
 @app.command()
@@ -149,7 +151,7 @@ def _run(work: Coroutine[object, object, T], text: str) -> T:
         raise CommandFailedError("cannot do that as things are:\n  " + "\n  ".join(exc.findings)) from None
 
 
-def _report(plan: Plan, *, done: bool, verb: str, as_json: bool) -> None:
+def _report(plan: Plan, *, done: bool, verb: str, idle: str, as_json: bool) -> None:
     if as_json:
         print_json(
             {
@@ -164,7 +166,7 @@ def _report(plan: Plan, *, done: bool, verb: str, as_json: bool) -> None:
     for note in plan.notes:
         say(f"note: {note}")
     if not plan.steps:
-        say("nothing to do: the guard is as the catalog says")
+        say(f"nothing to do: {idle}")
     elif done:
         say(f"{len(plan.steps)} statements run; {verb}")
     else:

@@ -14,7 +14,7 @@ from typing import Self
 from broker.client import wire
 from broker.client.channel import DEFAULT_TIMEOUT, BrokerChannel, Identity
 from broker.client.errors import ClientError
-from broker.client.values import AgentName, Heartbeat, Resync, Revocation, Suspension
+from broker.client.values import AgentName, Heartbeat, Reinstatement, Resync, Revocation, Suspension
 from broker.v1 import (
     containment_service_pb2,
     containment_service_pb2_grpc,
@@ -77,11 +77,11 @@ class AdminClient(_AdminPort):
         answer = await self._channel.call(lambda left: self._stub.SuspendAgent(request, timeout=left))
         return wire.suspension(answer.suspension)
 
-    async def reinstate(self, agent: AgentName, *, reason: str) -> str:
-        """Ends a suspension; gives the decision id."""
+    async def reinstate(self, agent: AgentName, *, reason: str) -> Reinstatement:
+        """Ends a suspension; tells when it ended, or that there was none."""
         request = containment_service_pb2.ReinstateAgentRequest(agent=wire.agent_ref(agent), reason=reason)
         answer = await self._channel.call(lambda left: self._stub.ReinstateAgent(request, timeout=left))
-        return answer.decision_id
+        return wire.reinstatement(answer)
 
     async def revoke_grants(
         self, *, agent: AgentName | None = None, ticket_id: str = "", grant_id: str = "", reason: str

@@ -150,6 +150,14 @@ class Suspension:
 
 
 @dataclass(frozen=True, slots=True)
+class Reinstatement:
+    """An agent who is not suspended any more."""
+
+    end_time: datetime | None  # None: there was no suspension to end
+    decision_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Revocation:
     """How many grants were live and are revoked now."""
 

@@ -119,6 +119,12 @@ def suspension(message: common_pb2.Suspension) -> values.Suspension:
     )
 
 
+def reinstatement(answer: containment_service_pb2.ReinstateAgentResponse) -> values.Reinstatement:
+    """Gives when the suspension ended, if there was one."""
+    end_time = time(answer.end_time) if answer.HasField("end_time") else None
+    return values.Reinstatement(end_time, answer.decision_id)
+
+
 def revocation(answer: containment_service_pb2.RevokeGrantsResponse) -> values.Revocation:
     """Gives how many grants ended."""
     return values.Revocation(answer.revoked, answer.decision_id)

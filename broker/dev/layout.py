@@ -114,7 +114,14 @@ class Layout:
         return DevelopmentAuthority.open(self.tls)
 
     def client_tls(self, name: str) -> Tls:
-        """Gives the files of `tool-desk`, `tool-phone`, `admin` or `feed`."""
+        """Gives the files of `tool-desk`, `tool-phone`, `admin` or `feed`.
+
+        Raises:
+            StartupError: there is no such tool.
+        """
+        tool = name.removeprefix("tool-")
+        if tool != name and tool not in TOOLS:
+            raise StartupError(_no_tool(tool))
         return Tls(self.tls / "ca.pem", self.tls / f"{name}.pem", self.tls / f"{name}-key.pem")
 
     # --- agents ------------------------------------------------------------------------------------
@@ -138,7 +145,7 @@ class Layout:
         if agent is None:
             raise StartupError(f"no agent {subject!r} here; there are: {', '.join(sorted(self.agents()))}")
         if tool not in TOOLS:
-            raise StartupError(f"no tool {tool!r} here; there are: {', '.join(TOOLS)}")
+            raise StartupError(_no_tool(tool))
         options = {} if life is None else {"life": life}
         issuer = DevelopmentIssuer.open(AGENT_ISSUER, self.idp)
         return issuer.mint(subject, audience=AUDIENCE, client_id=TOOLS[tool], groups=agent.groups, **options)
@@ -233,6 +240,10 @@ def _value(value: object) -> str:
             return json.dumps(value)
         case _:
             return json.dumps(str(value))
+
+
+def _no_tool(name: str) -> str:
+    return f"no tool {name!r} here; there are: {', '.join(TOOLS)}"
 
 
 def _free_port(wanted: int) -> int:

@@ -140,7 +140,9 @@ def _read_field(kind: str, name: str, value: Value, classes: dict[str, str]) -> 
         )
     mask = entry["mask"].text() if "mask" in entry else ""
     if mask and mask not in set(Mask):
-        entry["mask"].refuse("unknown-mask", f"there is no mask {quoted(mask)}; {nearest(mask, set(Mask))}")
+        entry["mask"].refuse(
+            "unknown-mask", f"there is no mask {quoted(mask)}; {nearest(mask, (m.value for m in Mask))}"
+        )
         mask = ""
     return Field(kind, name, column, field_class, Mask(mask) if mask else Mask.TEXT)
 

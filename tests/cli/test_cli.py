@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import asyncpg
 import pytest
 import typer.main
 
@@ -120,6 +121,18 @@ class TestErrors:
         assert "reason BUDGET_EXCEEDED" in said.err
         assert "decision id d-1" in said.err
 
+    def test_a_database_that_refuses_is_told_from_one_that_is_away(self, failing):
+        """A wrong password is the operator's to mend, not the developers'; nothing of the driver's text."""
+        refused = failing(asyncpg.InvalidPasswordError('password authentication failed for user "jane"'))
+        away = failing(DatabaseUnavailableError(cause="ConnectionRefusedError"))
+
+        assert "the database refuses: InvalidPasswordError" in refused.err
+        assert "DSN" in refused.err
+        assert "jane" not in refused.err
+        assert "developers" not in refused.err
+        assert "host and port" in away.err
+        assert "ConnectionRefusedError" in away.err
+
     def test_nobody_there_says_what_to_check(self, failing):
         """Without an answer there is no reason, so the next step is ours to say."""
         assert "certificates" in failing(UnavailableError("failed to connect", code="UNAVAILABLE")).err
@@ -132,6 +145,17 @@ class TestErrors:
 
         assert said.code == 2
         assert "BROKER_OWNER_DSN" in said.err
+
+    def test_missing_settings_point_at_the_sample_companys(self, broker, monkeypatch, tmp_path):
+        """Beside a sample company the line to type is shown; elsewhere it is not."""
+        for name in ("BROKER_CONFIG", "BROKER_OWNER_DSN"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.chdir(tmp_path)
+        assert "export" not in broker("migrate").err
+        (tmp_path / ".broker").mkdir()
+        (tmp_path / ".broker" / "broker.toml").touch()
+
+        assert "export BROKER_CONFIG=.broker/broker.toml" in broker("migrate").err
 
     def test_a_wrong_setting_is_named_without_its_value(self, broker, monkeypatch):
         """A password in the wrong place is not shown."""

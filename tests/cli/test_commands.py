@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 
 import pytest
 
@@ -74,11 +75,20 @@ class TestAccess:
         assert (said.code, said.out) == (1, "")
         decision = re.search(r"decision id (\S+)", said.err)
         assert decision is not None
-        assert f"broker access explain {decision[1]}" in said.err
+        pasted = re.search(r"broker (access explain .*)", said.err)
+        assert pasted is not None
+        assert broker(*shlex.split(pasted[1])).code == 0
         why = broker("access", "explain", decision[1], "--agent", "alice", "--json", *here).data
         assert why["fields"][0]["name"] == "customer.iban"
         assert why["fields"][0]["missing"]
         assert "needs role billing" in broker("access", "explain", decision[1], "--agent", "alice", *here).out
+
+    def test_a_wrong_word_is_named(self, broker, here):
+        """Which of the fields is unknown, which purpose or tool: not its place in the request alone."""
+        assert "'customer.nme'" in broker(*self.READ, "customer.name,customer.nme", *here).err
+        assert "catalog.yaml" in broker(*self.READ, "customer.name", "--purpose", "snoop", *here).err
+        said = broker(*self.READ, "customer.name", "--tool", "fax", *here)
+        assert (said.code, "desk, phone" in said.err) == (2, True)
 
     def test_a_foreign_ticket_is_refused(self, broker, here):
         """Somebody else's ticket ends with 1 and no hint."""
@@ -123,9 +133,17 @@ class TestContain:
             "contain", "reinstate", "https://idp.broker.dev|chen", "--reason", "over", "--json", *here
         )
         assert again.data["agent"]["subject"] == "chen"
+        assert again.data["end_time"]
         assert broker("contain", "list", "--json", *here).data == []
         assert len(broker("contain", "list", "--all", "--json", *here).data) == 1
         assert broker(*read).code == 0
+
+    def test_tells_that_nobody_was_suspended(self, broker, here):
+        """A misspelt agent is not told to be at work again."""
+        said = broker("contain", "reinstate", "chne", "--reason", "over", *here)
+
+        assert said.code == 0
+        assert "was not suspended" in said.err
 
     def test_revokes(self, broker, here):
         """The number of grants that ended is told."""
@@ -256,7 +274,9 @@ class TestPolicy:
         assert (
             int(broker("policy", "load", folder, "--expect", before, "--json").data["version"]) == before + 1
         )
-        assert broker("policy", "load", folder, "--expect", before).code == 1
+        said = broker("policy", "load", folder, "--expect", before)
+        assert (said.code, f"another version than {before}" in said.err) == (1, True)
+        assert broker("policy", "load", folder, "--expect", "x").code == 2
 
     def test_findings_name_file_and_line(self, broker, tmp_path, company):
         """A broken policy changes nothing and every finding is shown."""
@@ -268,6 +288,9 @@ class TestPolicy:
 
         assert said.code == 1
         assert re.search(r"policy\.csv:\d+:", said.err)
+        checked = broker("policy", "check", tmp_path, "--json")
+        assert checked.code == 1
+        assert [finding.partition(":")[0] for finding in checked.data["findings"]] == ["policy.csv"]
 
 
 class TestMigrate:

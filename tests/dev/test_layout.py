@@ -54,6 +54,8 @@ class TestLayout:
             layout.token("eve")
         with pytest.raises(StartupError, match="desk, phone"):
             layout.token("alice", "fax")
+        with pytest.raises(StartupError, match="desk, phone"):
+            layout.client_tls("tool-fax")
 
 
 class TestSettings:
