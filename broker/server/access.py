@@ -190,13 +190,14 @@ async def _watch(
     while not stop.is_set():
         await holder.refresh()
         metrics.policy_alert.set(1 if holder.alert else 0)
-        if time.monotonic() >= verify_at:  # the guard's own check asks the catalogs: too much for a second
+        # The guard's own check asks the catalogs: too much for a second, unless calls wait for its end.
+        if guard_trouble or time.monotonic() >= verify_at:
             guard_trouble = await _guard_trouble(records)
             verify_at = time.monotonic() + VERIFY
         why = guard_trouble or await _trouble(ledger, tickets, settings, metrics)
         if why != said:
             said = why
-            log.info("readiness changed")
+            log.info("readiness changed", extra={"reason": why or "ready"})
             await port.set_ready(ready=not why)
             report(why)
         try:

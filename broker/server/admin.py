@@ -145,6 +145,7 @@ async def _watch(
             housekeeping_at = time.monotonic() + await _keep_house(pool)
         if why != said:
             said = why
+            log.info("readiness changed", extra={"reason": why or "ready"})
             await port.set_ready(ready=not why)
             report(why)
         try:

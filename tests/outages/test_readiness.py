@@ -1,0 +1,58 @@
+"""Readiness follows what it is made of, and says what is missing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from types import SimpleNamespace
+from unittest.mock import AsyncMock
+
+from prometheus_client import CollectorRegistry
+
+from broker.errors import DatabaseUnavailableError
+from broker.server import access
+from broker.telemetry import Metrics
+
+LOOKS = 4
+
+
+async def test_the_guard_is_looked_at_again_at_once(monkeypatch, caplog):
+    """A guard that did not answer once keeps nobody away for a minute after it answers again."""
+    looks = 0
+    stop = asyncio.Event()
+
+    def a_minute_and_then_seconds() -> float:
+        nonlocal looks
+        looks += 1
+        return 0.0 if looks == 1 else access.VERIFY + looks
+
+    async def counted() -> None:
+        if said[-1:] == [""] or looks > LOOKS:
+            stop.set()
+
+    said: list[str] = []
+    records = AsyncMock()
+    records.verify_role.side_effect = [DatabaseUnavailableError(), None]
+    ledger, tickets = AsyncMock(), AsyncMock()
+    ledger.ready.return_value = ""
+    tickets.feeds.return_value = ()
+    monkeypatch.setattr(access, "time", SimpleNamespace(monotonic=a_minute_and_then_seconds))
+    monkeypatch.setattr(access, "WATCH", 0)
+    port = AsyncMock()
+    with caplog.at_level(logging.INFO, "broker.server.access"):
+        await access._watch(
+            port,
+            AsyncMock(alert=""),
+            records,
+            ledger,
+            tickets,
+            SimpleNamespace(record_counts=counted),
+            Metrics(registry=CollectorRegistry()),
+            SimpleNamespace(feeds=()),
+            said.append,
+            stop,
+        )
+
+    assert said == ["records database: DATABASE_UNAVAILABLE", ""]
+    assert [call.kwargs["ready"] for call in port.set_ready.await_args_list] == [False, True]
+    assert [record.reason for record in caplog.records] == [*said[:1], "ready"]
