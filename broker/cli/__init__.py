@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import typer
 
@@ -118,7 +119,7 @@ def _identified(exc: Exception) -> str:
 
 def _sample_settings() -> str:
     """Points at the sample company's settings where one was made here and none are named."""
-    file = USUAL_FOLDER / "broker.toml"
+    file = Path(os.environ.get("BROKER_DEV_DIR") or USUAL_FOLDER) / "broker.toml"
     if os.environ.get("BROKER_CONFIG") or not file.is_file():
         return ""
     return f"for the sample company: export BROKER_CONFIG={file}"

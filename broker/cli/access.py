@@ -269,6 +269,8 @@ def _values(field: FieldValue) -> str:
 
 
 def _remark(field: FieldValue) -> str:
+    if field.state != "withheld" and not field.values:
+        return "no row"  # an empty cell would look like an empty value
     return field.reason or ("there are more rows" if field.truncated else "")
 
 

@@ -57,8 +57,7 @@ def install(yes: Yes = False, policies: Policies = None, as_json: Json = False) 
                 await apply(conn, plan)
             return plan
 
-    plan = _run(work(), "Planning the guard")
-    _report(plan, done=yes, verb="installed", idle="the guard is as the catalog says", as_json=as_json)
+    _report(_run(work(), "Planning the guard"), done=yes, verb="installed", as_json=as_json)
 
 
 @app.command()
@@ -87,8 +86,7 @@ def uninstall(
                 await apply(conn, plan)
             return plan
 
-    plan = _run(work(), "Planning the undo")
-    _report(plan, done=yes, verb="undone", idle="no guard is installed", as_json=as_json)
+    _report(_run(work(), "Planning the undo"), done=yes, verb="undone", as_json=as_json)
 
 
 @app.command()
@@ -151,7 +149,7 @@ def _run(work: Coroutine[object, object, T], text: str) -> T:
         raise CommandFailedError("cannot do that as things are:\n  " + "\n  ".join(exc.findings)) from None
 
 
-def _report(plan: Plan, *, done: bool, verb: str, idle: str, as_json: bool) -> None:
+def _report(plan: Plan, *, done: bool, verb: str, as_json: bool) -> None:
     if as_json:
         print_json(
             {
@@ -166,7 +164,7 @@ def _report(plan: Plan, *, done: bool, verb: str, idle: str, as_json: bool) -> N
     for note in plan.notes:
         say(f"note: {note}")
     if not plan.steps:
-        say(f"nothing to do: {idle}")
+        say("nothing to do: the guard is as the catalog says")
     elif done:
         say(f"{len(plan.steps)} statements run; {verb}")
     else:

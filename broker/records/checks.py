@@ -21,7 +21,7 @@ from broker.records.relations import World, look, mapping_of, uncovered
 FIXED_IN = {15: 150014, 16: 160010, 17: 170006}
 """First minor releases in which statistics no longer leak past row security (CVE-2025-8713)."""
 
-INSTALL = "run: broker records install"
+INSTALL = "run: broker records install --yes"
 
 
 @dataclass(frozen=True, slots=True)

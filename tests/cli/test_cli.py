@@ -9,8 +9,8 @@ import asyncpg
 import pytest
 import typer.main
 
-from broker.cli import app, output
-from broker.client import BudgetExceededError, ClientError, UnavailableError
+from broker.cli import access, app, output
+from broker.client import BudgetExceededError, ClientError, FieldState, FieldValue, UnavailableError
 from broker.errors import DatabaseUnavailableError, PolicyInvalidError, StartupError
 
 ROOT = typer.main.get_command(app)
@@ -156,6 +156,8 @@ class TestErrors:
         (tmp_path / ".broker" / "broker.toml").touch()
 
         assert "export BROKER_CONFIG=.broker/broker.toml" in broker("migrate").err
+        monkeypatch.setenv("BROKER_DEV_DIR", "elsewhere")
+        assert "export" not in broker("migrate").err
 
     def test_a_wrong_setting_is_named_without_its_value(self, broker, monkeypatch):
         """A password in the wrong place is not shown."""
@@ -197,6 +199,12 @@ class TestClientOptions:
 
 
 class TestOutput:
+    def test_tells_no_row_from_an_empty_value(self):
+        """A customer without invoices, or one who is gone, is not a field that was left empty."""
+        assert access._remark(FieldValue("invoice.total", FieldState.CLEAR, ())) == "no row"
+        assert access._remark(FieldValue("customer.company", FieldState.CLEAR, ("",))) == ""
+        assert access._remark(FieldValue("customer.iban", FieldState.WITHHELD, (), "needs x")) == "needs x"
+
     def test_obeys_nobody(self, capsys):
         """A value cannot move the cursor, change colours or ring the bell."""
         output.print_table(("a",), [["x\x1b[31m\x07\u202ey"]])
