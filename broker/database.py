@@ -215,6 +215,7 @@ class Batch(Generic[T, R]):
         limit: int,
         backlog: int,
         refused: Callable[[], BaseException],
+        gather: float = 0.0,
     ) -> None:
         """Takes the flush, the most items of one flush and the most that may wait.
 
@@ -223,11 +224,16 @@ class Batch(Generic[T, R]):
             limit: most items of one flush.
             backlog: most items waiting; beyond it `submit` raises, so memory stays bounded.
             refused: makes the exception for an item that found the backlog full.
+            gather: seconds to wait before a flush that follows one of several items: callers who have
+                just been answered come back in a moment, and a fuller flush costs each of them less.
+                A single caller never waits.
         """
         self._flush = flush
         self._limit = limit
         self._backlog = backlog
         self._refused = refused
+        self._gather = gather
+        self._size = 0  # of the last flush
         self._waiting: list[tuple[T, asyncio.Future[R]]] = []
         self._task: asyncio.Task[None] | None = None
 
@@ -252,6 +258,9 @@ class Batch(Generic[T, R]):
 
     async def _run(self) -> None:
         while self._waiting:
+            if self._gather and self._size > 1:
+                await asyncio.sleep(self._gather)
+            self._size = min(len(self._waiting), self._limit)
             batch, self._waiting = self._waiting[: self._limit], self._waiting[self._limit :]
             try:
                 results: Sequence[R | BaseException] = await self._flush([item for item, _ in batch])

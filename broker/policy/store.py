@@ -185,7 +185,8 @@ class PolicyHolder:
 
     def _raise_alert(self, text: str) -> None:
         if text != self.alert:
-            LOG.error("policy alert", extra={"finding": text})
+            # Before the first policy there is nothing to be alarmed about: a new database has none yet.
+            LOG.log(logging.ERROR if self.loaded else logging.INFO, "policy alert", extra={"finding": text})
         self.alert = text
 
 
