@@ -13,7 +13,9 @@ Invariants:
 - what (1) and (2) saw is compared by the append with the facts and the policy of its own transaction;
   where they differ it stores nothing and we go back to (1), a bounded number of times (P4);
 - "not yours", "does not exist" and "somebody else's" take the same statements to the same sentence (P6);
-- a refusal is an event too; it is durable before the agent hears of it.
+- a refusal is an event too; it is durable before the agent hears of it;
+- what a worker remembers ((1) and (3) of the grant before on this ticket, open grants) is never trusted:
+  the append compares it, and a denial is never told by it.
 
 Files: `creating.py` and `reading.py` tell the two columns, `ground.py` what they share, `refusals.py`
 how a "no" gets on record, `opened.py` what a worker remembers between reads.

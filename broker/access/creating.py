@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID, uuid4
 
 from broker import telemetry
 from broker.access.ground import ATTEMPTS, STALE, facts_of, refused_by_append, standing_refusal
-from broker.access.opened import OpenGrant, OpenGrants
+from broker.access.opened import Bases, Basis, OpenGrant, OpenGrants
 from broker.access.refusals import Refusals, decision_detail
 from broker.access.values import GrantAnswer, GrantRequest
 from broker.errors import (
@@ -48,6 +49,7 @@ class GrantCreation:
         audience: str,
         audiences: Callable[[str], tuple[str, ...]],
         grant_seconds: float,
+        steady: Callable[[], float] = time.monotonic,
     ) -> None:
         """Takes what it uses.
 
@@ -63,6 +65,7 @@ class GrantCreation:
             audience: the broker's own audience.
             audiences: which further audiences a tool may ask for, by tool identity.
             grant_seconds: longest life of a grant, whatever the policy's limits say.
+            steady: seconds that only count up; lets go what is remembered.
         """
         self._policy = policy
         self._tickets = tickets
@@ -75,6 +78,7 @@ class GrantCreation:
         self._audience = audience
         self._audiences = audiences
         self._grant_seconds = grant_seconds
+        self._bases = Bases(steady)
 
     async def create(self, caller: Caller, request: GrantRequest, trace: Trace) -> GrantAnswer:
         """Creates a grant, or gives again the one that stands under the request's id.
@@ -84,70 +88,79 @@ class GrantCreation:
         """
         audience = self._check_request(caller, request)
         grant_id = uuid4()
+        agent = caller.principal.agent.key
         for _ in range(ATTEMPTS):
             policy = self._policy.current
             seconds = self._seconds(policy, request)
-            # (1)
-            with trace.step(telemetry.RESOLVE):
-                standing = await self._tickets.ground(request.ticket_id, caller.principal.agent)
-            if refusal := standing_refusal(standing):
-                raise await self._refuse_ticket(caller, request, refusal, trace)
-            customer = _choose_customer(standing, request.customer_id)
-            if customer is None:
-                raise await self._refuse_ticket(caller, request, TicketDeniedError(), trace)
-            facts = facts_of(standing, request.purpose)
+            # (1), (3): remembered from the grant before on this ticket, or asked now
+            remembered = self._bases.get((agent, request.ticket_id, request.customer_id))
+            basis = remembered or await self._resolve(caller, request, trace)
+            facts = facts_of(basis.standing, request.purpose)
             # (2)
             with trace.step(telemetry.DECIDE):
                 roles = policy.roles_of(caller.principal.groups)
                 decision = policy.decide(roles, facts, request.fields)
-            # (3)
-            with trace.step(telemetry.DERIVE_PSEUDONYMS):
-                customer_pseudonym, ticket_pseudonym = await self._records.pseudonyms(
-                    customer, request.ticket_id
-                )
             if not decision.allowed:
+                if remembered is not None:  # nobody compares the facts of a denial: ask for those of now
+                    self._bases.drop((agent, request.ticket_id, request.customer_id))
+                    continue
                 raise await self._refusals.record(
                     PolicyDeniedError(metadata=_missing_metadata(decision)),
                     trace_id=trace.trace_id,
                     caller=caller,
                     method="CreateGrant",
-                    ticket=ticket_pseudonym,
+                    ticket=basis.ticket_pseudonym,
                     policy_version=decision.policy_version,
                     detail=decision_detail(decision, facts, tuple(roles)),
                 )
             # (4)
             append = self._grant_append(
-                caller, request, policy, standing, decision, facts, roles, trace,
-                grant_id=grant_id, customer=customer, customer_pseudonym=customer_pseudonym,
-                ticket_pseudonym=ticket_pseudonym, audience=audience, seconds=seconds,
+                caller, request, policy, basis, decision, facts, roles, trace,
+                grant_id=grant_id, audience=audience, seconds=seconds,
             )  # fmt: skip
             with trace.step(telemetry.APPEND):
                 verdict = await self._ledger.append(append)
+            if verdict.reason:
+                self._bases.drop((agent, request.ticket_id, request.customer_id))
             if verdict.reason in STALE:
                 if verdict.reason == "POLICY_STALE":
                     await self._policy.refresh()
                 continue
             if verdict.reason:
                 raise refused_by_append(append.id, verdict)
+            self._bases.put((agent, request.ticket_id, request.customer_id), basis)
             if verdict.row["grant_id"] == grant_id:
                 self._opened.put(
                     grant_id,
-                    caller.principal.agent.key,
+                    agent,
                     OpenGrant(
                         guard_pass=verdict.row["pass"],
-                        customer_pseudonym=customer_pseudonym,
-                        ticket_pseudonym=ticket_pseudonym,
+                        customer_pseudonym=basis.customer_pseudonym,
+                        ticket_pseudonym=basis.ticket_pseudonym,
                         levels=decision.allowed,
                         expire_time=verdict.row["expire_time"],
                         facts=facts,
-                        facts_version=standing.ground.facts_version,
-                        present=standing.present,
+                        facts_version=basis.standing.ground.facts_version,
+                        present=basis.standing.present,
                     ),
                 )
             # (5)
             with trace.step(telemetry.SIGN):
                 return self._answer(caller, request, audience, roles, verdict.row)
         raise PolicyUnavailableError(cause="facts or policy kept changing")
+
+    async def _resolve(self, caller: Caller, request: GrantRequest, trace: Trace) -> Basis:
+        """Asks what the agent has to do with the ticket, and for the pseudonyms of what it is about."""
+        with trace.step(telemetry.RESOLVE):
+            standing = await self._tickets.ground(request.ticket_id, caller.principal.agent)
+        if refusal := standing_refusal(standing):
+            raise await self._refuse_ticket(caller, request, refusal, trace)
+        customer = _choose_customer(standing, request.customer_id)
+        if customer is None:
+            raise await self._refuse_ticket(caller, request, TicketDeniedError(), trace)
+        with trace.step(telemetry.DERIVE_PSEUDONYMS):
+            of_customer, of_ticket = await self._records.pseudonyms(customer, request.ticket_id)
+        return Basis(standing, customer, of_customer, of_ticket)
 
     def _seconds(self, policy: Policy, request: GrantRequest) -> float:
         limits = policy.limits
@@ -187,16 +200,13 @@ class GrantCreation:
         caller: Caller,
         request: GrantRequest,
         policy: Policy,
-        standing: Standing,
+        basis: Basis,
         decision: Decision,
         facts: Facts,
         roles: frozenset[str],
         trace: Trace,
         *,
         grant_id: UUID,
-        customer: str,
-        customer_pseudonym: str,
-        ticket_pseudonym: str,
         audience: str,
         seconds: float,
     ) -> GrantAppend:
@@ -209,8 +219,8 @@ class GrantCreation:
             agent=agent,
             tool=caller.tool.identity,
             grant_id=grant_id,
-            customer=customer_pseudonym,
-            ticket=ticket_pseudonym,
+            customer=basis.customer_pseudonym,
+            ticket=basis.ticket_pseudonym,
             policy_version=decision.policy_version,
             detail=decision_detail(decision, facts, tuple(roles)),
         )
@@ -228,17 +238,17 @@ class GrantCreation:
             tool=caller.tool.identity,
             thumbprint=caller.tool.thumbprint,
             ticket_id=request.ticket_id,
-            customer_id=customer,
-            customer_pseudonym=customer_pseudonym,
-            ticket_pseudonym=ticket_pseudonym,
+            customer_id=basis.customer,
+            customer_pseudonym=basis.customer_pseudonym,
+            ticket_pseudonym=basis.ticket_pseudonym,
             purpose=request.purpose,
             audience=audience,
             fields=tuple(allowed),
             levels=tuple(level.value for level in allowed.values()),
             answer=json.dumps(answer),
             policy_version=int(decision.policy_version),
-            facts_version=standing.ground.facts_version,
-            present=standing.present,
+            facts_version=basis.standing.ground.facts_version,
+            present=basis.standing.present,
             seconds=seconds,
             per_hour=budget.per_hour,
             per_day=budget.per_day,

@@ -1,4 +1,4 @@
-"""Grants kept open in memory between reads; a copy that the append checks every time.
+"""What a worker remembers between calls: open grants, and what the last grant on a ticket stood on.
 
 Invariants:
 - an entry holds nothing that the ledger's append does not compare: it may be old, never wrong for long;
@@ -15,6 +15,7 @@ from uuid import UUID
 
 from broker.catalog import Field
 from broker.model import Facts, FieldDecision, Level
+from broker.tickets import Standing
 
 CAPACITY = 20_000
 """Grants kept open, some 3 KB each: with 5 minutes of life, 66 grants a second and worker."""
@@ -77,3 +78,58 @@ class OpenGrants:
     def drop(self, grant_id: UUID, agent: str) -> None:
         """Forgets a grant whose facts have changed; the next read opens it again."""
         self._entries.pop((grant_id, agent), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What a grant stood on: the ticket as it was for this agent, its customer, and both pseudonyms."""
+
+    standing: Standing
+    customer: str
+    customer_pseudonym: str
+    ticket_pseudonym: str
+
+
+BasisKey = tuple[str, str, str]
+"""Agent, ticket, and the customer as the request named it ("" where it named none)."""
+
+BASES = 10_000
+"""Tickets remembered; some 2 KB each."""
+
+BASIS_SECONDS = 300.0
+"""How long a basis is remembered, counted from its last grant; pseudonyms of an erased person end with it."""
+
+
+class Bases:
+    """What the last grants stood on, so that the next one on a ticket asks the database once, not thrice.
+
+    Only what the append accepted is remembered, and the append compares it again each time: a ticket that
+    is not the agent's is never in here, so nothing here can tell such tickets apart.
+    """
+
+    def __init__(self, steady: Callable[[], float], capacity: int = BASES) -> None:
+        """Takes seconds that only count up, and the most entries."""
+        self._steady = steady
+        self._capacity = capacity
+        self._entries: OrderedDict[BasisKey, tuple[float, Basis]] = OrderedDict()
+
+    def get(self, key: BasisKey) -> Basis | None:
+        """Gives what the last grant stood on, unless it was too long ago."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        if self._steady() >= entry[0]:
+            del self._entries[key]
+            return None
+        return entry[1]
+
+    def put(self, key: BasisKey, basis: Basis) -> None:
+        """Remembers what a grant stands on that was just accepted."""
+        self._entries[key] = (self._steady() + BASIS_SECONDS, basis)
+        self._entries.move_to_end(key)
+        while len(self._entries) > self._capacity:
+            self._entries.popitem(last=False)
+
+    def drop(self, key: BasisKey) -> None:
+        """Forgets what the append did not accept, or what a denial must not stand on."""
+        self._entries.pop(key, None)

@@ -120,7 +120,7 @@ class Layout:
             StartupError: there is no such tool.
         """
         tool = name.removeprefix("tool-")
-        if tool != name and tool not in TOOLS:
+        if tool != name and not (self.tls / f"{name}.pem").exists():
             raise StartupError(_no_tool(tool))
         return Tls(self.tls / "ca.pem", self.tls / f"{name}.pem", self.tls / f"{name}-key.pem")
 

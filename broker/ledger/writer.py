@@ -42,6 +42,9 @@ GROUP_LIMIT = 128
 BACKLOG = 4096
 """Most events waiting; beyond it callers are refused, so a slow disk never fills our memory."""
 
+GATHER = 0.0007
+"""Seconds that a busy ledger waits for more events: see `Batch`; measured in access/disclosing.py."""
+
 READ_BACK_TRIES = 3
 """How often a broken commit is looked up before its callers hear UNAVAILABLE."""
 
@@ -99,6 +102,7 @@ class Ledger:
             limit=GROUP_LIMIT,
             backlog=BACKLOG,
             refused=lambda: LedgerUnavailableError(cause="backlog full"),
+            gather=GATHER,
         )
 
     async def append(self, item: Item) -> Verdict:

@@ -120,6 +120,7 @@ async def test_p2_two_locks(world, monkeypatch):
     """With Casbin and the broker's own checks gone PostgreSQL refuses; with the guard gone Casbin does."""
     await open_ticket(world, "P2-1", 1, "alice")
     await open_ticket(world, "P2-2", 2, "mallory")
+    await open_ticket(world, "P2-3", 5, "alice")
     await world.publish(world.helpdesk.close("P2-2"))
     async with connected(world.records_dsn()) as dba:
         await dba.execute("ALTER TABLE crm.customer ADD COLUMN secret_answer text DEFAULT 'Fido'")
@@ -144,12 +145,12 @@ async def test_p2_two_locks(world, monkeypatch):
                 for ticket in ("P2-1", "P2-2", "P2-9"):  # another's, closed, unknown
                     with pytest.raises((TicketDeniedError, TicketClosedError)):
                         await mallory.create_grant(ticket, [NAME], purpose=PURPOSE)
-            customers["P2-1"] = "4"  # not linked to the ticket
+            customers["P2-3"] = "4"  # not linked to the ticket
             async with client_at(world, target, "alice") as alice:
                 with pytest.raises(TicketDeniedError):
-                    await alice.create_grant("P2-1", [NAME], purpose=PURPOSE)
-                customers["P2-1"] = "1"
-                await alice.create_grant("P2-1", [NAME], purpose=PURPOSE)  # control
+                    await alice.create_grant("P2-3", [NAME], purpose=PURPOSE)
+                customers["P2-3"] = "5"
+                await alice.create_grant("P2-3", [NAME], purpose=PURPOSE)  # control
     async with connected(world.dsn()) as dba:
         assert not await dba.fetchval("SELECT count(*) FROM broker.access_grant WHERE agent LIKE '%|mallory'")
         wide = await dba.fetchval(

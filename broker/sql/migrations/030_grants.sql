@@ -130,10 +130,6 @@ BEGIN
             WHEN s.stale_time <= p_now THEN 'FEED_STALE'
             WHEN s.status NOT IN ('open', 'pending') AND s.relation = 'assignee' THEN 'TICKET_CLOSED'
             WHEN s.status NOT IN ('open', 'pending') THEN 'TICKET_DENIED'
-            WHEN NOT EXISTS (
-                SELECT FROM broker.ticket_customer AS c
-                WHERE c.ticket_id = p_ticket AND c.customer_id = p_customer
-            ) THEN 'TICKET_DENIED'
             -- equal or stale: what the caller leaves out (NULL) is not equal
             WHEN (p_policy_version = broker.active_policy_version()) IS NOT TRUE THEN 'POLICY_STALE'
             WHEN
@@ -142,6 +138,11 @@ BEGIN
                     AND coalesce(s.present_until > p_now, false) = p_present
                 ) IS NOT TRUE
                 THEN 'FACTS_STALE'
+            -- last: where the customers have changed the facts have, and the caller shall look again
+            WHEN NOT EXISTS (
+                SELECT FROM broker.ticket_customer AS c
+                WHERE c.ticket_id = p_ticket AND c.customer_id = p_customer
+            ) THEN 'TICKET_DENIED'
             ELSE ''
         END
         FROM (SELECT 1) AS one
