@@ -141,8 +141,8 @@ class Settings(BaseSettings):
     # Limits.
     grant_seconds: Seconds = Field(600, le=3600, description="longest life of a grant, over limits.yaml")
     call_timeout: Seconds = Field(5, description="longest time one call may take, whatever its deadline says")
-    peer_concurrency: int = Field(256, ge=1, description="calls under way per tool certificate")
-    peer_rate: int = Field(5000, ge=1, description="calls a second per tool certificate")
+    peer_concurrency: int = Field(256, ge=1, description="calls under way per certificate and worker")
+    peer_rate: int = Field(5000, ge=1, description="calls a second per certificate and worker")
     denial_events_per_minute: int = Field(
         60, ge=1, description="denials per peer and reason recorded one by one"
     )
