@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from broker.client import BrokerClient
-from broker.dev.layout import HOST
+from broker.dev.layout import HOST, free_port
 from broker.dev.serving import ServeProcess
 from broker.dev.world import World
 
@@ -43,13 +43,6 @@ class Replica:
         with socket.socket() as probe:
             probe.settimeout(1)
             return probe.connect_ex((HOST, self.ports[port])) == 0
-
-
-def free_port() -> int:
-    """Finds a port."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return probe.getsockname()[1]
 
 
 def written(world: World, name: str, changes: Mapping[str, object]) -> tuple[Path, dict[str, int]]:

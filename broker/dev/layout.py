@@ -37,6 +37,9 @@ TOOLS = {"desk": "desk-app", "phone": "phone-app"}
 HOST = "127.0.0.1"
 USUAL_PORTS = {"access": 7443, "admin": 7444, "http": 9464}
 
+DRAWN_PORTS = range(12_000, 30_000)
+"""Ports to draw from: above the well-known, below Linux's and IANA's ephemeral ones."""
+
 LONGEST_SOCKET_FOLDER = 80
 """A UNIX socket's path has 107 bytes at most, its name under this folder needs some of them."""
 
@@ -158,7 +161,12 @@ class Layout:
 
     def choose_ports(self, *, usual: bool) -> dict[str, int]:
         """Chooses ports that are free now: the usual ones where wanted and possible."""
-        chosen = {name: _free_port(port if usual else 0) for name, port in USUAL_PORTS.items()}
+        chosen: dict[str, int] = {}
+        for name, wanted in USUAL_PORTS.items():
+            port = free_port(wanted if usual else 0)
+            while port in chosen.values():
+                port = free_port()
+            chosen[name] = port
         write_durably(self._ports, json.dumps(chosen).encode())
         return chosen
 
@@ -246,16 +254,21 @@ def _no_tool(name: str) -> str:
     return f"no tool {name!r} here; there are: {', '.join(TOOLS)}"
 
 
-def _free_port(wanted: int) -> int:
-    for port in (wanted, 0):
+def free_port(wanted: int = 0) -> int:
+    """Gives a port that is free now: the wanted one where that is possible, else one drawn.
+
+    Drawn below the ports that the kernel lends to outgoing connections: one of those can be taken by
+    anybody's client between this look and the moment that a server binds it.
+    """
+    drawn: list[int] = [secrets.choice(DRAWN_PORTS) for _ in range(100)]
+    for port in [wanted, *drawn] if wanted else drawn:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((HOST, port))
             except OSError:
                 continue
-            found: int = probe.getsockname()[1]
-            return found
+            return port
     raise StartupError(f"no free port on {HOST}")
 
 

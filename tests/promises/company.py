@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from broker.activation import activate
 from broker.client import BrokerClient
 from broker.database import open_pool
-from broker.dev.layout import HOST, _free_port
+from broker.dev.layout import HOST, free_port
 from broker.dev.world import World, agent
 from broker.ledger import EventIds
 from broker.policy import PolicyFiles
@@ -41,7 +41,7 @@ async def second_broker(world: World) -> AsyncIterator[str]:
 
     Its composition is that of `broker serve`; in here a test can take a part away that no setting can.
     """
-    settings, port = settings_of(world), _free_port(0)
+    settings, port = settings_of(world), free_port()
     listener = settings.access.model_copy(update={"port": port})
     ready, stop = asyncio.Event(), asyncio.Event()
 

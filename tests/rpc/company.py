@@ -7,7 +7,6 @@ import contextlib
 import itertools
 import json
 import os
-import socket
 import sys
 import tomllib
 import uuid
@@ -20,7 +19,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from broker.dev.ca import DevelopmentAuthority, Issued
-from broker.dev.layout import HOST
+from broker.dev.layout import HOST, free_port
 from broker.dev.world import World, agent
 from broker.server.parent import NOT_FOR
 from broker.v1 import access_service_pb2 as pb
@@ -158,10 +157,7 @@ class Company:
     ) -> AsyncIterator[Worker]:
         """Runs another worker on this company's databases, with a fault planted in it."""
         read = self.settings()
-        if not port:
-            with socket.socket() as probe:
-                probe.bind((HOST, 0))
-                port = probe.getsockname()[1]
+        port = port or free_port()
         read |= dict.fromkeys(NOT_FOR[role], "") | dict(settings or {})
         read[role] |= {"port": port}
         worker = Worker(role, f"{HOST}:{port}")
