@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncpg
 
 from broker.database import transaction
-from broker.ledger import ADMIN_DOOR, Event, EventIds, EventKind, append_events
+from broker.ledger import ADMIN_DOOR, NO_TRACE, Event, EventIds, EventKind, append_events
 from broker.policy import PolicyFiles
 from broker.policy.store import PolicyStore
-
-NO_TRACE = "0" * 32
 
 
 async def activate(

@@ -25,12 +25,11 @@ from broker.access.creating import GrantCreation
 from broker.access.disclosing import Disclosure, OneStatement, SideBySide, share_database
 from broker.access.opened import OpenGrants
 from broker.access.reading import RecordReading
-from broker.access.refusals import NO_TRACE, Refusals
+from broker.access.refusals import Refusals
 from broker.access.service import Access
 from broker.access.values import Explanation, FieldAnswer, GrantAnswer, GrantRequest, RecordAnswer
 
 __all__ = [
-    "NO_TRACE",
     "Access",
     "Disclosure",
     "Explanation",

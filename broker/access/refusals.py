@@ -13,13 +13,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from broker.errors import BrokerError
-from broker.ledger import DenialRate, Event, EventIds, EventKind, Ledger
+from broker.ledger import NO_TRACE, DenialRate, Event, EventIds, EventKind, Ledger
 from broker.model import Caller, Decision, Facts
 
 UNRECORDED = frozenset({"UNAVAILABLE", "INTERNAL"})
 """Codes that say nothing about the caller; they are metrics and log lines, not events."""
-
-NO_TRACE = "0" * 32
 
 
 class Refusals:

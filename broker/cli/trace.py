@@ -72,13 +72,13 @@ async def _load(dsn: str, grant_id: UUID) -> Trace:
 
 
 def _query_event(grant_id: UUID) -> Event:
-    from broker.ledger import Event, EventIds, EventKind
+    from broker.ledger import NO_TRACE, Event, EventIds, EventKind
 
     return Event(
         id=EventIds().new(),
         kind=EventKind.AUDITOR_QUERY,
         outcome="done",
-        trace_id="0" * 32,
+        trace_id=NO_TRACE,
         tool=f"os:{getpass.getuser()}",
         grant_id=grant_id,
         detail={"query": "trace show"},

@@ -1,7 +1,7 @@
 """The durable record: events, group commit, receipts."""
 
 from broker.ledger.denials import DenialRate
-from broker.ledger.events import Event, EventIds, EventKind, GrantAppend, ReadAppend, head, rest_of
+from broker.ledger.events import NO_TRACE, Event, EventIds, EventKind, GrantAppend, ReadAppend, head, rest_of
 from broker.ledger.receipt import Receipt, leaf_hash, node_hash, receipts, root_and_paths
 from broker.ledger.store import GrantStore, StoredGrant
 from broker.ledger.writer import (
@@ -18,6 +18,7 @@ __all__ = [
     "ACCESS_DOOR",
     "ADMIN_DOOR",
     "AUDITOR_DOOR",
+    "NO_TRACE",
     "DenialRate",
     "Event",
     "EventIds",

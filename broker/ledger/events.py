@@ -18,6 +18,9 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
+NO_TRACE = "0" * 32
+"""Trace id of an event that no request caused."""
+
 
 class EventKind(StrEnum):
     """What an event tells; the database checks the same list."""
