@@ -1,0 +1,12 @@
+"""`broker policy`: check a folder of policy files and make it the policy in force; one file a verb."""
+
+from __future__ import annotations
+
+import typer
+
+from broker.cli.policy.check import check
+from broker.cli.policy.load import load_directory
+
+app = typer.Typer(help="Check and load policies.", no_args_is_help=True, rich_markup_mode=None)
+app.command("check")(check)
+app.command("load")(load_directory)

@@ -1,0 +1,58 @@
+"""What the verbs of `broker policy` share: their options, and how a folder becomes a checked policy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from broker.cli.output import progress
+
+if TYPE_CHECKING:
+    from broker.policy import Policy, PolicyFiles
+
+Directory = Annotated[
+    Path,
+    typer.Argument(metavar="DIR", exists=True, file_okay=False, help="Folder with the five policy files."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
+
+
+def read(directory: Path) -> tuple[PolicyFiles, Policy]:
+    """Reads and checks a folder of policy files.
+
+    Raises:
+        PolicyInvalidError: with every finding.
+    """
+    from broker.errors import PolicyInvalidError
+    from broker.policy import PolicyFiles, load
+    from broker.rpc.admin import METHOD_NAMES
+
+    with progress("Reading and checking the policy against Casbin"):
+        files = PolicyFiles.from_directory(directory)
+        policy = load(files, "candidate", thorough=True)
+        # Checked here and not by `load`: only this layer knows which RPCs the release has. Without their
+        # rows the next `serve` would refuse to start.
+        names = [f"/{name}" for name in METHOD_NAMES]
+        if missing := policy.admin.missing(names):
+            text = "admin.csv: no row for {}; add who may call it"
+            raise PolicyInvalidError([text.format(name) for name in missing])
+        return files, policy
+
+
+def summary(files: PolicyFiles, policy: Policy) -> dict[str, object]:
+    """Gives what `--json` prints about a policy."""
+    return {
+        "digest": files.digest,
+        "rules": len(policy.book.rules),
+        "roles": sorted(policy.roles),
+        "fields": sorted(policy.catalog.fields),
+        "verification": policy.verification,
+    }
+
+
+def sentence(policy: Policy) -> str:
+    """Says what a policy holds."""
+    counts = f"{len(policy.book.rules)} rules for {len(policy.roles)} roles"
+    return f"{counts} over {len(policy.catalog.fields)} fields ({policy.verification})"
