@@ -6,6 +6,7 @@
     engine.py           Casbin, built from checked rules and the pinned model
     table.py            the same rules as bitsets       verify.py        the table held against Casbin
     explain.py          what was missing                decision.py      Policy and load()
+    boxes.py            products of sets, exactly
     store.py            versions in the database, and the policy in force
 
 Invariants:
