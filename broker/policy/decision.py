@@ -3,13 +3,15 @@
 Invariants:
 - a policy is immutable; another version is another object, swapped whole;
 - deny by default: no roles, unknown words and blank facts withhold everything;
-- a decision does no I/O and depends on nothing but its arguments.
+- a decision does no I/O, reads no clock and depends on nothing but its arguments: rules that have
+  ended are left out when the policy is compiled for a day.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from functools import cached_property
 from threading import Lock
 
@@ -36,9 +38,15 @@ class Policy:
     catalog: Catalog
     limits: Limits
     admin: AdminTable
-    book: RuleBook
+    book: RuleBook  # the rules in force on the day
     table: Table
     verification: str  # at how many points the table was held against Casbin
+    today: date  # the day, in UTC, that it was compiled for
+
+    def is_over(self, today: date) -> bool:
+        """Says whether a rule in force here has ended by that day: time to compile the policy anew."""
+        end = self.book.next_end
+        return end is not None and today > end
 
     def roles_of(self, groups: frozenset[str]) -> frozenset[str]:
         """Gives the roles that the identity provider's groups lead to; groups nobody mapped give none."""
@@ -65,37 +73,39 @@ _ONE_AT_A_TIME = Lock()
 threads at once dies in CPython 3.11 ("AST constructor recursion depth mismatch")."""
 
 
-def load(files: PolicyFiles, version: str, *, thorough: bool = False) -> Policy:
+def load(files: PolicyFiles, version: str, *, thorough: bool = False, today: date | None = None) -> Policy:
     """Reads, checks and compiles a policy. Takes some 0.3 s: call it off the event loop.
 
     Args:
         files: the five files.
         version: the name that every decision will carry.
         thorough: compare with Casbin for seconds, not for an instant; for whoever activates a policy.
+        today: the day, in UTC, whose rules are in force; None: the day it is now.
 
     Raises:
         PolicyInvalidError: with everything that is wrong, each with file and line.
     """
     with _ONE_AT_A_TIME:
-        return _load(files, version, thorough=thorough)
+        return _load(files, version, today or datetime.now(UTC).date(), thorough=thorough)
 
 
-def _load(files: PolicyFiles, version: str, *, thorough: bool) -> Policy:
+def _load(files: PolicyFiles, version: str, today: date, *, thorough: bool) -> Policy:
     findings = Findings()
     try:
-        parts = _read(files, findings)
+        parts = read_parts(files, findings)
     except TooManyFindingsError:
         parts = None
     findings.raise_if_any()
     if parts is None:  # nothing found and nothing read cannot be
         raise AssertionError("a reader gave nothing and found nothing")
-    catalog, book, limits, admin = parts
+    catalog, whole, limits, admin = parts
+    book = whole.in_force(today)
     table = Table(book, catalog, explain)
     said = verify(table, files.texts[MODEL], book, catalog, files.digest, thorough=thorough)
-    return Policy(version, files.digest, catalog, limits, admin, book, table, said)
+    return Policy(version, files.digest, catalog, limits, admin, book, table, said, today)
 
 
-def _read(files: PolicyFiles, findings: Findings) -> tuple[Catalog, RuleBook, Limits, AdminTable] | None:
+def read_parts(files: PolicyFiles, findings: Findings) -> tuple[Catalog, RuleBook, Limits, AdminTable] | None:
     """Lets every reader speak, so that one load tells of all files; rules are read against the catalog."""
     check_model(files.texts[MODEL], findings)
     admin = read_admin(files.texts[ADMIN], findings)

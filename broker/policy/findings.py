@@ -7,8 +7,11 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from difflib import get_close_matches
+from enum import StrEnum
 
 from broker.errors import PolicyInvalidError
 
@@ -17,6 +20,53 @@ MAX_FINDINGS = 100
 
 MAX_QUOTED = 60
 """Longest piece of a file that a sentence repeats."""
+
+_TEXT = re.compile(r"(?P<file>[^:\n]+)(?::(?P<line>\d+))?: (?P<sentence>.*) \[(?P<name>[a-z-]+)\]", re.DOTALL)
+
+
+class Severity(StrEnum):
+    """How much a finding weighs."""
+
+    ERROR = "error"  # the files are refused
+    WARNING = "warning"  # to be put right, or accepted in writing
+    NOTE = "note"  # worth knowing; nothing is wrong
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing found in one line of one file."""
+
+    file: str
+    line: int
+    name: str  # what tests, manual and SARIF call it
+    sentence: str
+    severity: Severity = Severity.ERROR
+    hint: str = ""  # what to do about it
+    accepted: str = ""  # the reason, where the file itself accepts the finding
+
+    @property
+    def text(self) -> str:
+        """Gives the one-line form."""
+        return f"{self.file}:{self.line}: {self.sentence} [{self.name}]"
+
+    @classmethod
+    def parse(cls, text: str) -> Finding:
+        """Reads the one-line form of an error; a text of another form is a sentence about the policy."""
+        if match := _TEXT.fullmatch(text):
+            return cls(match["file"], int(match["line"] or 1), match["name"], match["sentence"])
+        return cls("policy", 1, "refused", text)
+
+    def as_mapping(self) -> dict[str, object]:
+        """Gives what a program reads; `accepted` only where there is a reason."""
+        said: dict[str, object] = {
+            "severity": self.severity.value,
+            "name": self.name,
+            "file": self.file,
+            "line": self.line,
+            "sentence": self.sentence,
+            "hint": self.hint,
+        }
+        return {**said, "accepted": self.accepted} if self.accepted else said
 
 
 class TooManyFindingsError(Exception):
@@ -28,25 +78,37 @@ class Findings:
 
     def __init__(self) -> None:
         """Starts with nothing found."""
-        self._found: list[tuple[str, int, str]] = []
+        self._found: list[Finding] = []
 
     def __len__(self) -> int:
         """Counts what was found."""
         return len(self._found)
 
-    def add(self, file: str, line: int, name: str, sentence: str) -> None:
+    def __iter__(self) -> Iterator[Finding]:
+        """Gives the findings in the order of files and lines."""
+        return iter(sorted(self._found, key=lambda found: (found.file, found.line, found.text)))
+
+    def add(
+        self,
+        file: str,
+        line: int,
+        name: str,
+        sentence: str,
+        severity: Severity = Severity.ERROR,
+        hint: str = "",
+    ) -> None:
         """Adds a finding.
 
         Raises:
             TooManyFindingsError: the list is full; whoever reads stops reading.
         """
-        self._found.append((file, line, f"{file}:{line}: {sentence} [{name}]"))
+        self._found.append(Finding(file, line, name, sentence, severity, hint))
         if len(self._found) >= MAX_FINDINGS:
             raise TooManyFindingsError
 
     def has(self, file: str) -> bool:
         """Says whether anything was found in that file."""
-        return any(found[0] == file for found in self._found)
+        return any(found.file == file for found in self._found)
 
     def raise_if_any(self) -> None:
         """Ends the load where anything was found.
@@ -55,7 +117,7 @@ class Findings:
             PolicyInvalidError: with every finding, in the order of files and lines.
         """
         if self._found:
-            found = [text for _, _, text in sorted(self._found)]
+            found = [each.text for each in self]
             if len(found) >= MAX_FINDINGS:
                 found.append(f"policy: more than {MAX_FINDINGS} findings; the rest was not read [too-many]")
             raise PolicyInvalidError(found)

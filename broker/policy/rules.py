@@ -5,13 +5,17 @@ Invariants:
 - a role exists because a group of the identity provider leads to it, directly or by nesting;
 - groups carry the prefix `idp:` and are only ever left of a `g` line: no agent, tool or ticket is
   looked up here, so a person named like a role gains nothing (K8);
-- roles nest without cycles and less deep than the level where Casbin gives up (10).
+- roles nest without cycles and less deep than the level where Casbin gives up (10);
+- an end (`until 2027-01-31`) is for allows alone: a denial has none. Casbin never sees it, it sees the
+  rules that are in force.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import date
 from types import MappingProxyType
 
 from broker.catalog import Catalog
@@ -42,6 +46,8 @@ CONDITIONS = ("purpose", "relation", "ticket_kind", "provenance", "opened_by", "
 
 COLUMNS = ("role", *CONDITIONS, "field", "level", "effect")
 
+_UNTIL = re.compile(r"until ([0-9]{4}-[0-9]{2}-[0-9]{2})")
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
@@ -53,6 +59,7 @@ class Rule:
     field: str  # a field's full name, a class, or `any`
     level: str
     effect: str
+    until: date | None = None  # the last day on which it is in force, in UTC; None: no end
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -77,6 +84,17 @@ class RuleBook:
     def mapped_roles(self) -> frozenset[str]:
         """Gives the roles that some group leads to directly; sets of these are what agents hold."""
         return frozenset().union(*self.groups.values())
+
+    def in_force(self, today: date) -> RuleBook:
+        """Gives the book without the rules that have ended; what is left of it may be no rule at all."""
+        return replace(
+            self, rules=tuple(rule for rule in self.rules if rule.until is None or today <= rule.until)
+        )
+
+    @property
+    def next_end(self) -> date | None:
+        """Gives the last day of the rule that ends first; None where none ends."""
+        return min((rule.until for rule in self.rules if rule.until is not None), default=None)
 
     def closure(self, role: str) -> frozenset[str]:
         """Gives the role and everything that it includes."""
@@ -234,17 +252,12 @@ def _read_rules(
         "effect": ("there is no effect {0}", frozenset(EFFECTS)),
     }  # fmt: skip
     rules: list[Rule] = []
-    lines_by_question: dict[tuple[str, ...], int] = {}
+    lines_by_question: dict[tuple[str, ...], Rule] = {}
     for line in lines:
-        words = line.words[1:]
-        if len(words) != len(COLUMNS):
-            findings.add(
-                RULES,
-                line.number,
-                "field-count",
-                f"a rule has {len(COLUMNS)} values behind 'p' ({', '.join(COLUMNS)}), not {len(words)}",
-            )
+        cut = _cut(line, findings)
+        if cut is None:
             continue
+        words, until = cut
         good = True
         for column, word in zip(COLUMNS, words, strict=True):
             sentence, known = vocabulary[column]
@@ -258,20 +271,54 @@ def _read_rules(
                 good = False
         if not good:
             continue
-        question = words[:-1]
-        if question in lines_by_question:
+        rule = Rule(line.number, words[0], words[1:7], words[7], words[8], words[9], until)
+        other = lines_by_question.setdefault(words[:-1], rule)
+        if other is rule:
+            if _sensible(rule, findings):
+                rules.append(rule)
+        elif other.effect == rule.effect:
+            findings.add(
+                RULES, line.number, "duplicate", f"the line repeats line {other.line}, but for when it ends"
+            )
+        else:
+            findings.add(
+                RULES, line.number, "contradiction", f"the line says the opposite of line {other.line}"
+            )
+    return rules
+
+
+def _cut(line: Line, findings: Findings) -> tuple[tuple[str, ...], date | None] | None:
+    """Takes the type from a `p` line and the end, where it has one: `until 2027-01-31`, to its end in UTC."""
+    words = line.words[1:]
+    until: date | None = None
+    if len(words) == len(COLUMNS) + 1 and words[-1].startswith("until"):
+        *most, effect, end = words
+        words = (*most, effect)
+        if effect == "deny":
             findings.add(
                 RULES,
                 line.number,
-                "contradiction",
-                f"the line says the opposite of line {lines_by_question[question]}",
+                "deny-until",
+                "a denial has no end; whoever wants it gone removes its line",
             )
-            continue
-        lines_by_question[question] = line.number
-        rule = Rule(line.number, words[0], words[1:7], words[7], words[8], words[9])
-        if _sensible(rule, findings):
-            rules.append(rule)
-    return rules
+            return None
+        match = _UNTIL.fullmatch(end)
+        try:
+            until = date.fromisoformat(match[1] if match else "")
+        except ValueError:
+            sentence = f"{quoted(end)} is not an end; write it as 'until 2027-01-31'"
+            findings.add(RULES, line.number, "until", sentence)
+            return None
+    if len(words) != len(COLUMNS):
+        findings.add(
+            RULES,
+            line.number,
+            "field-count",
+            f"a rule has {len(COLUMNS)} values behind 'p' ({', '.join(COLUMNS)}), not {len(words)}; "
+            "an allow may have an end behind them (until 2027-01-31)",
+        )
+        return None
+    return words, until
 
 
 def _sensible(rule: Rule, findings: Findings) -> bool:

@@ -6,6 +6,8 @@ Invariants:
 - a version that cannot be loaded changes nothing here: the last good one stays and the alert is set.
   Reads do not go on under it for long, because the ledger compares the version of each decision with
   the active one;
+- a rule that has ended is out of force at the next refresh, whether the database answers or not; where
+  the policy cannot be built without it, none is in force;
 - policies are built in a thread: reads go on meanwhile.
 """
 
@@ -15,6 +17,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import asyncpg
 
@@ -112,9 +115,11 @@ class PolicyStore:
 class PolicyHolder:
     """The policy in force in this process."""
 
-    def __init__(self, store: PolicyStore) -> None:
-        """Takes where versions come from; holds nothing until `refresh`."""
+    def __init__(self, store: PolicyStore, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        """Takes where versions come from and the clock that ends rules; holds nothing until `refresh`."""
         self._store = store
+        self._now = now
+        self._files: PolicyFiles | None = None  # of the policy in force
         self._followers: list[Callable[[Policy], None]] = []
         self._policy: Policy | None = None
         self._task: asyncio.Task[None] | None = None
@@ -171,15 +176,33 @@ class PolicyHolder:
                 self.alert = ""
 
     async def _round(self) -> None:
+        await self._end_rules()
         if self._policy is not None and await self._store.active_version() == self._policy.version:
             return
         version, files = await self._store.active()
         if self._policy is not None and int(version) < int(self._policy.version):
             # Version numbers only grow; an older one is an old replica or a restored database.
             raise PolicyUnavailableError(cause=f"the active version went back to {version}")
-        policy = await asyncio.to_thread(load, files, version)
+        self._put(files, await asyncio.to_thread(load, files, version, today=self._now().date()))
+
+    async def _end_rules(self) -> None:
+        """Takes rules that have ended out of force; first of all, because it needs no database."""
+        held, files, today = self._policy, self._files, self._now().date()
+        if held is None or files is None or not held.is_over(today):
+            return
+        try:
+            policy = await asyncio.to_thread(load, files, held.version, today=today)
+        except BaseException:
+            self._policy = None  # what may be too wide is not kept
+            raise
+        self._put(files, policy)
+
+    def _put(self, files: PolicyFiles, policy: Policy) -> None:
+        self._files = files
         self._policy = policy
-        LOG.info("a policy is in force", extra={"policy_version": version, "finding": policy.verification})
+        LOG.info(
+            "a policy is in force", extra={"policy_version": policy.version, "finding": policy.verification}
+        )
         for follower in self._followers:
             follower(policy)
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+from datetime import UTC, date, datetime, timedelta
 
 import asyncpg
 import pytest
@@ -292,6 +293,48 @@ class TestHolder:
         assert holder.current.version
         assert "cannot be read" in holder.alert
 
+    @pytest.mark.parametrize("database_is_there", [True, False])
+    async def test_rule_that_ends_is_out_of_force_at_the_next_refresh(self, admin, access, database_is_there):
+        """The same version decides without the rule from the next day on, without the database, too."""
+        now = [datetime(2027, 1, 31, 23, 59, 59, tzinfo=UTC)]
+        told = []
+        timed = edited("policy.csv", "contact, masked, allow", "contact, masked, allow, until 2027-01-31")
+        version = await activate(admin, timed)
+        holder = PolicyHolder(PolicyStore(access), lambda: now[0])
+        await holder.refresh()
+        holder.follow(lambda policy: told.append(policy.today))
+        assert email_level(holder) == "masked"
+        await holder.refresh()
+        held = holder.current
+        if not database_is_there:
+            await access.close()
+        now[0] += timedelta(seconds=1)
+        await holder.refresh()
+
+        assert holder.current is not held
+        assert (holder.current.version, email_level(holder)) == (version, None)
+        assert told == [date(2027, 1, 31), date(2027, 2, 1)]
+
+    async def test_policy_that_cannot_be_built_without_an_ended_rule_is_not_kept(
+        self, admin, access, monkeypatch
+    ):
+        """Whatever that build dies of: a rule that has ended is never decided by again."""
+        now = [datetime(2027, 1, 31, tzinfo=UTC)]
+        await activate(
+            admin, edited("policy.csv", "contact, masked, allow", "contact, masked, allow, until 2027-01-31")
+        )
+        holder = PolicyHolder(PolicyStore(access), lambda: now[0])
+        await holder.refresh()
+        with monkeypatch.context() as patched:
+            patched.setattr("broker.policy.store.load", lambda *_a, **_b: 1 / 0)
+            now[0] += timedelta(days=1)
+            await holder.refresh()
+            with pytest.raises(PolicyUnavailableError):
+                _ = holder.current
+        await holder.refresh()
+
+        assert (holder.alert, email_level(holder)) == ("", None)
+
     async def test_unforeseen_fault_keeps_the_last_good_one(self, admin, access, monkeypatch):
         """Whatever a build dies of, the policy in force stays."""
         await activate(admin, files())
@@ -300,7 +343,7 @@ class TestHolder:
         held = holder.current
         await activate(admin, OPEN)
 
-        def dies(*_args):
+        def dies(*_args, **_options):
             raise MemoryError
 
         monkeypatch.setattr(store, "load", dies)
@@ -317,11 +360,11 @@ class TestHolder:
         await activate(admin, OPEN)
         building, go_on, threads = threading.Event(), threading.Event(), []
 
-        def slowly(*args):
+        def slowly(*args, **options):
             threads.append(threading.current_thread())
             building.set()
             go_on.wait(10)
-            return load(*args)
+            return load(*args, **options)
 
         monkeypatch.setattr(store, "load", slowly)
         refresh = asyncio.create_task(holder.refresh())
@@ -337,7 +380,9 @@ class TestHolder:
         """Many who ask at once share one build, and one caller who goes away ends it for nobody."""
         await activate(admin, files())
         builds = []
-        monkeypatch.setattr(store, "load", lambda *args: builds.append(args[1]) or load(*args))
+        monkeypatch.setattr(
+            store, "load", lambda *args, **options: builds.append(args[1]) or load(*args, **options)
+        )
         holder = PolicyHolder(PolicyStore(access))
         tasks = [asyncio.create_task(holder.refresh()) for _ in range(50)]
         await asyncio.sleep(0)
@@ -352,10 +397,10 @@ class TestHolder:
         await activate(admin, files())
         building, go_on = threading.Event(), threading.Event()
 
-        def slowly(*args):
+        def slowly(*args, **options):
             building.set()
             go_on.wait(10)
-            return load(*args)
+            return load(*args, **options)
 
         holder = PolicyHolder(PolicyStore(access))
         monkeypatch.setattr(store, "load", slowly)
