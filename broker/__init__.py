@@ -13,6 +13,6 @@ Layers, top first; a room imports only from below, siblings (|) never each other
 
     __main__ > cli > dev > server > rpc > access | activation | containment
       > authn | tickets | policy | grants | records | masking | ledger | traces
-      > database | keys > jose > telemetry | settings | catalog > errors > model
+      > database | keys > jose > telemetry | settings | catalog | merkle | note > errors > model
     client stands apart (imports v1 alone); v1 and sql are leaves
 """

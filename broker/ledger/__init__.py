@@ -2,7 +2,7 @@
 
 from broker.ledger.denials import DenialRate
 from broker.ledger.events import NO_TRACE, Event, EventIds, EventKind, GrantAppend, ReadAppend, head, rest_of
-from broker.ledger.receipt import Receipt, leaf_hash, node_hash, receipts, root_and_paths
+from broker.ledger.receipt import Receipt, receipts
 from broker.ledger.store import GrantStore, StoredGrant
 from broker.ledger.writer import (
     ACCESS_DOOR,
@@ -32,10 +32,7 @@ __all__ = [
     "Verdict",
     "append_events",
     "head",
-    "leaf_hash",
-    "node_hash",
     "read_arguments",
     "receipts",
     "rest_of",
-    "root_and_paths",
 ]

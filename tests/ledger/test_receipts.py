@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from broker.client import Receipt, ReceiptInvalidError, verify_receipt
 from broker.keys import KeyFolder, SigningKeys
-from broker.ledger import receipts, root_and_paths
+from broker.ledger import receipts
+from broker.merkle import root_and_paths
 from broker.server.parts import sign_root
 from tests.ledger.conftest import denial
 
