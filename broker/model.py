@@ -8,6 +8,7 @@ Invariants:
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -89,6 +90,31 @@ class Principal:
     groups: frozenset[str]  # as the token names them; the policy maps them to roles
     client_id: str
     expire_time: float  # POSIX seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """An administrator: a human being, with what the administrators' identity provider says of them."""
+
+    agent: Agent
+    groups: frozenset[str]  # as the token names them
+    roles: frozenset[str]  # what the admin table in force makes of the groups
+
+    def is_same(self, other: Agent) -> bool:
+        """Says whether another name may be this person's, spelt otherwise; in doubt it is."""
+        return same_person(self.agent, other)
+
+
+def same_person(one: Agent, other: Agent) -> bool:
+    """Says whether two names may be one person's: equal but for case, spaces and Unicode's spellings."""
+    return _folded(one) == _folded(other)
+
+
+def _folded(agent: Agent) -> tuple[str, str]:
+    issuer, subject = (
+        unicodedata.normalize("NFKC", text).casefold().strip() for text in (agent.issuer, agent.subject)
+    )
+    return issuer.rstrip("/"), subject
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,24 @@ class IssuerSettings(BaseModel):
         return self
 
 
+class AdminIssuerSettings(IssuerSettings):
+    """One OIDC issuer of administrators' tokens: as `issuers`, and what tells persons from machines."""
+
+    person_claim: Word | None = Field(
+        None,
+        description="claim that says whether a token is a person's, as `idtyp`",
+    )
+    person_values: tuple[Word, ...] = Field(
+        (), description="values of `person_claim` that mean a person, as `user`"
+    )
+
+    @model_validator(mode="after")
+    def _claim_with_values(self) -> AdminIssuerSettings:
+        if bool(self.person_claim) != bool(self.person_values):
+            raise ValueError("give both person_claim and person_values, or neither")
+        return self
+
+
 class ToolSettings(BaseModel):
     """One support tool, by the identity in its certificate."""
 
@@ -131,6 +149,7 @@ class Settings(BaseSettings):
     trust_domain: str = Field("", description="SPIFFE trust domain of tools and administrators")
     dns_identities: bool = Field(False, description="accept exactly one DNS SAN where there is no SPIFFE id")
     issuers: tuple[IssuerSettings, ...] = ()
+    admin_issuers: tuple[AdminIssuerSettings, ...] = ()
     tools: tuple[ToolSettings, ...] = ()
     feeds: tuple[FeedSettings, ...] = ()
     revoked_serials_file: Path | None = Field(
@@ -158,6 +177,14 @@ class Settings(BaseSettings):
             raise ValueError("'|' separates issuer and subject; an issuer cannot hold it")
         return value
 
+    @model_validator(mode="after")
+    def _audiences_apart(self) -> Settings:
+        """An agent's token, which every support tool sees, must never be an administrator's."""
+        agents = {(block.issuer, block.audience) for block in self.issuers}
+        if any((block.issuer, block.audience) in agents for block in self.admin_issuers):
+            raise ValueError("admin_issuers: an issuer of agents needs another audience for administrators")
+        return self
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -177,7 +204,7 @@ class Settings(BaseSettings):
 
 
 SERVE_NEEDS = ("dsn", "reader_dsn", "admin_dsn", "feed_dsn", "access", "admin", "issuer", "trust_domain",
-               "issuers", "tools", "feeds", "keys_dir")  # fmt: skip
+               "issuers", "admin_issuers", "tools", "feeds", "keys_dir")  # fmt: skip
 """What `broker serve` refuses to start without."""
 
 

@@ -29,7 +29,7 @@ from broker.keys import KeyFolder
 
 LIFETIME = timedelta(days=90)
 TRUST_DOMAIN = "broker.dev"
-CLIENTS = ("tool/helpdesk", "feed/helpdesk", "admin/containment", "admin/auditor")
+CLIENTS = ("tool/helpdesk", "feed/helpdesk", "admin/containment", "admin/auditor", "admin/console")
 """The identities that policies/admin.csv and the settings below know."""
 
 OWNERS = {"postgres": 999, "migrate": 10001, "broker": 10001, "tools": 0, "signing-keys": 10001}
@@ -151,6 +151,12 @@ audience = "support-access-broker"
 algorithms = ["ES256"]
 jwks_file = "{MOUNT}/agents.jwks"
 
+[[admin_issuers]]
+issuer = "https://idp.{TRUST_DOMAIN}"
+audience = "support-access-broker-admin"
+algorithms = ["ES256"]
+jwks_file = "{MOUNT}/admins.jwks"
+
 [[tools]]
 identity = "spiffe://{TRUST_DOMAIN}/tool/helpdesk"
 client_ids = ["helpdesk"]
@@ -179,6 +185,7 @@ def prepare() -> dict[str, dict[str, str]]:
         name = path.replace("/", "-")
         tools[f"{name}.crt"], tools[f"{name}.key"] = authority.issue(name, CLIENT, [spiffe])
     tools["agents.key"], agents = _signer("agents-1")
+    tools["admins.key"], admins = _signer("admins-1")
     tools["helpdesk.key"], helpdesk = _signer("helpdesk-1")
     return {
         "postgres": {
@@ -194,6 +201,7 @@ def prepare() -> dict[str, dict[str, str]]:
             "server.crt": server[0],
             "server.key": server[1],
             "agents.jwks": agents,
+            "admins.jwks": admins,
             "helpdesk.jwks": helpdesk,
             "broker.toml": _settings(passwords),
         },

@@ -35,6 +35,7 @@ class Refusals:
         *,
         trace_id: str,
         caller: Caller | None = None,
+        agent: str = "",
         tool: str = "",
         method: str = "",
         ticket: str = "",
@@ -47,6 +48,7 @@ class Refusals:
             error: the refusal; one that is on record already is given back as it is.
             trace_id: of the request's trace.
             caller: who, where both identities are known.
+            agent: who, as `issuer|subject`, where there is no caller; an administrator.
             tool: the tool's identity where only that is known.
             method: full name of the RPC.
             ticket: the ticket's pseudonym.
@@ -62,7 +64,7 @@ class Refusals:
         if error.code in UNRECORDED:
             return error
         peer = caller.tool.identity if caller else tool
-        agent = caller.principal.agent.key if caller else ""
+        agent = caller.principal.agent.key if caller else agent
         if not self._rate.admit(f"{peer}\n{agent}", error.reason):
             return error
         kind = EventKind.LOGIN_FAILURE if error.code == "UNAUTHENTICATED" else EventKind.DENIAL

@@ -12,6 +12,7 @@ from broker.authn.authority import Authorities
 from broker.authn.caller import Authenticator
 from broker.authn.clock import SteadyClock
 from broker.authn.jwks import FileKeys, HttpsKeys, KeySource, open_sources
+from broker.authn.person import PersonVerifier
 from broker.authn.tool import RevokedSerials, ToolVerifier, peer_certificates
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "FileKeys",
     "HttpsKeys",
     "KeySource",
+    "PersonVerifier",
     "RevokedSerials",
     "SteadyClock",
     "ToolVerifier",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from broker import jose
 from broker.authn.jwks import KeySource
@@ -25,6 +26,9 @@ _BEARER = re.compile(r"(?i:bearer) ([A-Za-z0-9._-]+)")
 _LONGEST_ENTRY = jose.MAX_TOKEN_BYTES + len("bearer ")
 
 
+Block = TypeVar("Block", bound=IssuerSettings)
+
+
 @dataclass(frozen=True, slots=True)
 class _Checked:
     """A token whose signature and form were good; its times are checked again on every use."""
@@ -34,14 +38,15 @@ class _Checked:
     begins: float  # POSIX seconds
 
 
-class AgentVerifier:
+class TokenVerifier(Generic[Block]):
     """Turns access tokens into principals."""
 
     def __init__(
         self,
-        issuers: Sequence[IssuerSettings],
+        issuers: Sequence[Block],
         sources: Mapping[str, KeySource],
         clock: Callable[[], float],
+        check: Callable[[jose.Claims, Principal, Block], None] = lambda _claims, _principal, _block: None,
     ) -> None:
         """Takes what tokens are held against.
 
@@ -49,6 +54,7 @@ class AgentVerifier:
             issuers: the blocks of the settings.
             sources: where the keys of each issuer come from, by its `iss`.
             clock: POSIX seconds.
+            check: what else this kind of caller's tokens must say; raises TokenInvalidError.
 
         Raises:
             StartupError: two blocks for one issuer, a block that accepts what none may, or no keys.
@@ -62,6 +68,7 @@ class AgentVerifier:
             raise StartupError("issuers: give each issuer exactly one block, and at least one issuer")
         self._sources = sources
         self._clock = clock
+        self._check_more = check
         self._verified: jose.VerifiedCache[_Checked] = jose.VerifiedCache(
             lambda key, checked: self._sources[checked.issuer].current().holds(key)
         )
@@ -102,7 +109,7 @@ class AgentVerifier:
         self._verified.put(entry, verified.key, checked)
         return checked
 
-    def _read(self, claims: jose.Claims, settings: IssuerSettings) -> _Checked:
+    def _read(self, claims: jose.Claims, settings: Block) -> _Checked:
         claims.check_issuer(settings.issuer)
         claims.check_audience(settings.audience, listed=settings.audience_list)
         expires = claims.check_times(self._clock(), max_age=settings.max_age)
@@ -113,8 +120,13 @@ class AgentVerifier:
             client_id=claims.text(settings.client_id_claim),
             expire_time=float(expires),
         )
+        self._check_more(claims, principal, settings)
         begins = max(claims.instant("iat"), claims.instant("nbf") if "nbf" in claims else 0)
         return _Checked(principal, settings.issuer, float(begins))
+
+
+class AgentVerifier(TokenVerifier[IssuerSettings]):
+    """Turns agents' access tokens into principals."""
 
 
 def _bearer(entry: str) -> str:

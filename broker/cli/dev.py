@@ -55,19 +55,24 @@ def dev(
 def token(
     agent: Annotated[str, typer.Argument(metavar="AGENT", help="As alice, bob, bella, sam, mallory.")],
     tool: Annotated[str, typer.Option("--tool", help="For which tool: desk or phone.")] = "desk",
+    admin: Annotated[
+        bool, typer.Option("--admin", help="An administrator's instead: anna, boris, audrey, rick, olga.")
+    ] = False,
     folder: Dir = USUAL_FOLDER,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """Print an agent's access token, an hour long, from the sample company's identity provider.
+    """Print an access token, an hour long, from the sample company's identity providers.
 
     \b
     Example:
       broker dev token alice > alice.jwt
       broker access tickets --token-command "broker dev token alice"
+      broker policy whoami --token-command "broker dev token anna --admin"
     """
     from broker.dev.layout import Layout
 
-    text = Layout.existing(folder).token(agent, tool)
+    layout = Layout.existing(folder)
+    text = layout.admin_token(agent) if admin else layout.token(agent, tool)
     if as_json:
         print_json({"agent": agent, "tool": tool, "token": text})
     else:

@@ -36,6 +36,7 @@ from broker.client.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
+from broker.client.policy import PolicyClient
 from broker.client.receipts import VerifiedReceipt, verify_receipt
 from broker.client.tokens import TokenSource, token_command, token_file
 from broker.client.values import (
@@ -54,6 +55,7 @@ from broker.client.values import (
     Resync,
     Revocation,
     Suspension,
+    WhoIAm,
 )
 
 __all__ = [
@@ -80,6 +82,7 @@ __all__ = [
     "Heartbeat",
     "InvalidRequestError",
     "NotFoundError",
+    "PolicyClient",
     "PolicyDeniedError",
     "Receipt",
     "ReceiptInvalidError",
@@ -97,6 +100,7 @@ __all__ = [
     "UnauthenticatedError",
     "UnavailableError",
     "VerifiedReceipt",
+    "WhoIAm",
     "token_command",
     "token_file",
     "verify_receipt",

@@ -9,18 +9,17 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-import inspect
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, Self, TypeVar
+from typing import Self, TypeVar
 
 from broker.client import wire
-from broker.client.channel import DEFAULT_TIMEOUT, BrokerChannel, Identity, Metadata
+from broker.client.channel import DEFAULT_TIMEOUT, BrokerChannel, Identity, Metadata, Method
 from broker.client.errors import DeniedError, TokenInvalidError
-from broker.client.tokens import TokenSource, claims
+from broker.client.tokens import TokenSource, claims, token_of
 from broker.client.values import (
     AssignedTicket,
     Explanation,
@@ -33,8 +32,6 @@ from broker.client.values import (
 from broker.v1 import access_service_pb2 as pb
 from broker.v1 import access_service_pb2_grpc, key_service_pb2, key_service_pb2_grpc
 
-Request_contra = TypeVar("Request_contra", contravariant=True)
-Answer_co = TypeVar("Answer_co", covariant=True)
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
 
@@ -43,15 +40,6 @@ RENEW_BEFORE = 5.0
 
 MOST_GRANTS = 10_000
 """Cached grants; beyond it the oldest goes, which is also the one that ends first."""
-
-
-class Method(Protocol[Request_contra, Answer_co]):
-    """One method of a stub."""
-
-    def __call__(
-        self, request: Request_contra, *, timeout: float, metadata: Metadata
-    ) -> Awaitable[Answer_co]:
-        """Calls it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,8 +303,7 @@ class BrokerClient:
         return await self._channel.call(lambda left: method(request, timeout=left, metadata=metadata))
 
     async def _token(self) -> str:
-        token = self._token_source()
-        return await token if inspect.isawaitable(token) else token
+        return await token_of(self._token_source)
 
 
 def withheld(grant: Grant) -> list[FieldValue]:

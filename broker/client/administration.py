@@ -1,7 +1,8 @@
-"""The clients of the admin port: containment, and the helpdesk's feed.
+"""The clients of the admin port: administrators, and the helpdesk's feed.
 
 Invariants:
-- no agent's token here: the client certificate alone says who calls;
+- containment and feed know their caller by the client certificate alone; personal services take the
+  token of the person too, asked for anew with every call;
 - events travel as the helpdesk signed them; nothing is signed or changed on the way.
 """
 
@@ -9,18 +10,29 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 from broker.client import wire
-from broker.client.channel import DEFAULT_TIMEOUT, BrokerChannel, Identity
+from broker.client.channel import DEFAULT_TIMEOUT, BrokerChannel, Identity, Metadata, Method
 from broker.client.errors import ClientError
-from broker.client.values import AgentName, Heartbeat, Reinstatement, Resync, Revocation, Suspension
+from broker.client.tokens import TokenSource, token_of
+from broker.client.values import (
+    AgentName,
+    Heartbeat,
+    Reinstatement,
+    Resync,
+    Revocation,
+    Suspension,
+)
 from broker.v1 import (
     containment_service_pb2,
     containment_service_pb2_grpc,
     ticket_feed_service_pb2,
     ticket_feed_service_pb2_grpc,
 )
+
+Request = TypeVar("Request")
+Answer = TypeVar("Answer")
 
 MOST_EVENTS = 500
 """Events of one call, as the protocol allows."""
@@ -29,8 +41,8 @@ RESYNC_TIMEOUT = 300.0
 """Seconds for a whole snapshot."""
 
 
-class _AdminPort:
-    """A channel to the admin port under one client certificate."""
+class AdminPort:
+    """A channel to the admin port under one client certificate, and a person where services ask for one."""
 
     def __init__(
         self,
@@ -39,6 +51,7 @@ class _AdminPort:
         ca_file: Path | str,
         cert_file: Path | str,
         key_file: Path | str,
+        token_source: TokenSource | None = None,
         timeout: float = DEFAULT_TIMEOUT,
         server_name: str = "",
     ) -> None:
@@ -49,11 +62,14 @@ class _AdminPort:
             ca_file: authority of the broker's certificate, PEM.
             cert_file: the caller's certificate, PEM.
             key_file: its private key, PEM.
+            token_source: gives the access token of the person at the console, for personal services; see
+                `token_file`, `token_command`.
             timeout: seconds a call may take, retries included.
             server_name: name in the broker's certificate where it differs from the target's host.
         """
         identity = Identity(Path(ca_file), Path(cert_file), Path(key_file))
         self._channel = BrokerChannel(target, identity, timeout=timeout, server_name=server_name)
+        self._token_source = token_source
 
     async def __aenter__(self) -> Self:
         await self._channel.__aenter__()
@@ -62,8 +78,31 @@ class _AdminPort:
     async def __aexit__(self, *_: object) -> None:
         await self._channel.__aexit__()
 
+    async def _personal(
+        self,
+        method: Method[Request, Answer],
+        request: Request,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - it becomes the call's deadline on the wire
+        safe: bool = True,
+    ) -> Answer:
+        """Calls a method of a personal service with the person's token.
 
-class AdminClient(_AdminPort):
+        Args:
+            method: of a stub.
+            request: its request.
+            timeout: seconds for all tries; default: the client's.
+            safe: whether the call may be repeated.
+        """
+        if self._token_source is None:
+            raise ClientError("this call is personal; give the client a token_source")
+        metadata: Metadata = (("authorization", f"Bearer {await token_of(self._token_source)}"),)
+        return await self._channel.call(
+            lambda left: method(request, timeout=left, metadata=metadata), timeout=timeout, safe=safe
+        )
+
+
+class AdminClient(AdminPort):
     """Stops agents at once, for incident responders."""
 
     async def __aenter__(self) -> Self:
@@ -122,7 +161,7 @@ class AdminClient(_AdminPort):
         return await self._channel.call(lambda left: self._stub.ListSuspensions(request, timeout=left))
 
 
-class FeedClient(_AdminPort):
+class FeedClient(AdminPort):
     """Brings a helpdesk's signed events to the broker; every call is safe to repeat."""
 
     async def __aenter__(self) -> Self:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Protocol, Self, TypeVar
 
 import grpc
 
@@ -22,6 +22,8 @@ from broker.client.errors import ClientError, from_rpc
 
 T = TypeVar("T")
 Metadata = tuple[tuple[str, str], ...]
+Request_contra = TypeVar("Request_contra", contravariant=True)
+Answer_co = TypeVar("Answer_co", covariant=True)
 
 DEFAULT_TIMEOUT = 5.0
 """Seconds a call may take where the caller says nothing; the broker's own cap is the same."""
@@ -32,6 +34,15 @@ FIRST_BACKOFF = 0.1
 the clients of a broker that comes back do not call in step."""
 
 MOST_MESSAGE = 4 * 1024 * 1024
+
+
+class Method(Protocol[Request_contra, Answer_co]):
+    """One method of a stub."""
+
+    def __call__(
+        self, request: Request_contra, *, timeout: float, metadata: Metadata
+    ) -> Awaitable[Answer_co]:
+        """Calls it."""
 
 
 @dataclass(frozen=True, slots=True)

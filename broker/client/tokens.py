@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import inspect
 import json
 import shlex
 import time
@@ -92,6 +93,12 @@ async def _output(argv: list[str]) -> str:
             f"token command {argv[0]!r} ended with {process.returncode} or printed nothing"
         )
     return token
+
+
+async def token_of(source: TokenSource) -> str:
+    """Asks a source for its token."""
+    token = source()
+    return await token if inspect.isawaitable(token) else token
 
 
 class TokenClaims:

@@ -20,7 +20,7 @@ from pathlib import Path
 from broker.dev.ca import DevelopmentAuthority
 from broker.dev.oidc import DevelopmentIssuer
 from broker.dev.postgres import EmbeddedPostgres
-from broker.dev.sample import SampleAgent
+from broker.dev.sample import ADMINISTRATORS, SampleAgent
 from broker.errors import StartupError
 from broker.keys import write_durably
 
@@ -28,9 +28,13 @@ TRUST_DOMAIN = "broker.dev"
 BROKER_ISSUER = "https://broker.broker.dev"
 AGENT_ISSUER = "https://idp.broker.dev"
 AUDIENCE = "https://broker.broker.dev"
+ADMIN_ISSUER = "https://admins.broker.dev"
+ADMIN_AUDIENCE = "https://broker.broker.dev/admin"
+ADMIN_CLIENT = "broker-console"
 FEED_ID = "https://helpdesk.broker.dev"
 FEED_IDENTITY = f"spiffe://{TRUST_DOMAIN}/feed/helpdesk"
 ADMIN_IDENTITY = f"spiffe://{TRUST_DOMAIN}/admin/containment"
+CONSOLE_IDENTITY = f"spiffe://{TRUST_DOMAIN}/admin/console"
 TOOLS = {"desk": "desk-app", "phone": "phone-app"}
 """Support tools and the OAuth client of each."""
 
@@ -72,6 +76,7 @@ class Layout:
         self.helpdesk = self.folder / "helpdesk"
         self.helpdesk_jwks = self.helpdesk / "jwks.json"
         self.idp = self.folder / "idp"
+        self.admin_idp = self.folder / "admin-idp"
         self.tls = self.folder / "tls"
         self.built = self.folder / "built"
         self.serve_log = self.folder / "serve.log"
@@ -100,10 +105,12 @@ class Layout:
         self.folder.chmod(0o700)
         self.helpdesk.mkdir(mode=0o700, exist_ok=True)
         DevelopmentIssuer.open(AGENT_ISSUER, self.idp)
+        DevelopmentIssuer.open(ADMIN_ISSUER, self.admin_idp)
         authority = self.authority()
         wanted = {
             **{f"tool-{name}": tool_identity(name) for name in TOOLS},
             "admin": ADMIN_IDENTITY,
+            "console": CONSOLE_IDENTITY,
             "feed": FEED_IDENTITY,
         }
         for name, identity in wanted.items():
@@ -117,7 +124,7 @@ class Layout:
         return DevelopmentAuthority.open(self.tls)
 
     def client_tls(self, name: str) -> Tls:
-        """Gives the files of `tool-desk`, `tool-phone`, `admin` or `feed`.
+        """Gives the files of `tool-desk`, `tool-phone`, `admin`, `console` or `feed`.
 
         Raises:
             StartupError: there is no such tool.
@@ -152,6 +159,21 @@ class Layout:
         options = {} if life is None else {"life": life}
         issuer = DevelopmentIssuer.open(AGENT_ISSUER, self.idp)
         return issuer.mint(subject, audience=AUDIENCE, client_id=TOOLS[tool], groups=agent.groups, **options)
+
+    def admin_token(self, name: str, *, life: float | None = None) -> str:
+        """Makes an administrator's access token.
+
+        Raises:
+            StartupError: nobody of that name administers here.
+        """
+        groups = {each.subject: each.groups for each in ADMINISTRATORS}
+        if name not in groups:
+            raise StartupError(f"no administrator {name!r} here; there are: {', '.join(groups)}")
+        options = {} if life is None else {"life": life}
+        issuer = DevelopmentIssuer.open(ADMIN_ISSUER, self.admin_idp)
+        return issuer.mint(
+            name, audience=ADMIN_AUDIENCE, client_id=ADMIN_CLIENT, groups=groups[name], **options
+        )
 
     # --- ports, passwords, settings ----------------------------------------------------------------
     def ports(self) -> dict[str, int]:
@@ -221,6 +243,14 @@ class Layout:
                     "audience": AUDIENCE,
                     "algorithms": ["ES256"],
                     "jwks_file": self.idp / "jwks.json",
+                }
+            ],
+            "admin_issuers": [
+                {
+                    "issuer": ADMIN_ISSUER,
+                    "audience": ADMIN_AUDIENCE,
+                    "algorithms": ["ES256"],
+                    "jwks_file": self.admin_idp / "jwks.json",
                 }
             ],
             "tools": [

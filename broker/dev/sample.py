@@ -64,6 +64,15 @@ AGENTS: tuple[SampleAgent, ...] = (
 )
 """The sample company's agents; the first five play the demo."""
 
+ADMINISTRATORS: tuple[SampleAgent, ...] = (
+    SampleAgent("anna", ("security-admins", "approvers")),
+    SampleAgent("boris", ("security-admins", "approvers")),
+    SampleAgent("audrey", ("auditors",)),
+    SampleAgent("rick", ("incident-responders",)),
+    SampleAgent("olga", ("operators",)),
+)
+"""The persons who administer, at an identity provider of their own."""
+
 
 @dataclass(frozen=True, slots=True)
 class SampleAssignment:

@@ -27,7 +27,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
-from broker.client import AdminClient, BrokerClient, ClientError, FeedClient, UnavailableError
+from broker.client import (
+    AdminClient,
+    BrokerClient,
+    ClientError,
+    FeedClient,
+    PolicyClient,
+    UnavailableError,
+)
 from broker.dev import sample
 from broker.dev.databases import Databases, open_databases
 from broker.dev.helpdesk import STATE_NAME, Helpdesk, assignment
@@ -191,6 +198,18 @@ class World:
         tls = self.layout.client_tls("admin")
         return AdminClient(
             self.admin_target, ca_file=tls.ca_file, cert_file=tls.cert_file, key_file=tls.key_file
+        )
+
+    def policy(self, name: str, *, timeout: float = 5.0) -> PolicyClient:
+        """Makes the client of an administrator at a console, as `anna`."""
+        tls = self.layout.client_tls("console")
+        return PolicyClient(
+            self.admin_target,
+            ca_file=tls.ca_file,
+            cert_file=tls.cert_file,
+            key_file=tls.key_file,
+            token_source=lambda: self.layout.admin_token(name),
+            timeout=timeout,
         )
 
     def feed(self) -> FeedClient:

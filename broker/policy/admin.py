@@ -3,6 +3,8 @@
 Invariants:
 - identities are a certificate's, compared exactly; what is not in the file is refused before Casbin
   is asked, so an identity named like a role gains nothing (K8);
+- groups are `idp:…`, as an identity provider of administrators names them; a person has the roles of
+  all their groups, and a deny for any of these wins; persons are never named here;
 - methods are full RPC names, compared exactly; no patterns;
 - the model is code: its text is here, not in a file.
 """
@@ -10,7 +12,8 @@ Invariants:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import combinations
 
 from casbin import Enforcer
 
@@ -18,6 +21,7 @@ from broker.policy.engine import words_adapter
 from broker.policy.files import ADMIN
 from broker.policy.findings import Findings, quoted
 from broker.policy.lines import NAME, RESERVED, Line, read_csv
+from broker.policy.rules import GROUP_PREFIX
 
 MODEL = """
 [request_definition]
@@ -40,6 +44,7 @@ MAX_WORK = 200_000
 
 _METHOD = re.compile(r"/[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*\.[A-Z][A-Za-z0-9]*/[A-Z][A-Za-z0-9]*")
 _SPIFFE = re.compile(r"spiffe://[a-z0-9][a-z0-9._-]*(/(?!\.{1,2}(/|$))[A-Za-z0-9._-]+)+")
+_GROUP = re.compile(rf"{GROUP_PREFIX}[^\s,](?:[^,]*[^\s,])?")
 _DNS = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)+")
 
 
@@ -51,29 +56,54 @@ class AdminTable:
     """
 
     def __init__(self, rules: Iterable[tuple[str, str, str]], members: Iterable[tuple[str, str]]) -> None:
-        """Takes the rules (role, method, effect) and the members (identity, role)."""
+        """Takes the rules (role, method, effect) and the members (identity or group, role)."""
         p, g = list(rules), list(members)
         roles: dict[str, set[str]] = {}
-        for identity, role in g:
-            roles.setdefault(identity, set()).add(role)
-        self._roles = {identity: frozenset(held) for identity, held in roles.items()}
+        for member, role in g:
+            roles.setdefault(member, set()).add(role)
+        self._roles = {member: frozenset(held) for member, held in roles.items()}
         self.methods = frozenset(method for _, method, _ in p)
         self._allowed: dict[frozenset[str], frozenset[str]] = {}  # by the roles that are held together
         if p:
-            enforcer = Enforcer(Enforcer.new_model(text=MODEL), words_adapter({"p": p, "g": g}))
-            for identity, held in self._roles.items():
-                if held not in self._allowed:
-                    self._allowed[held] = frozenset(
-                        method for method in self.methods if enforcer.enforce(identity, method) is True
-                    )
+            subjects = {held: f"@{'+'.join(sorted(held))}" for held in _role_sets(p, self._roles.values())}
+            members = [(subject, role) for held, subject in subjects.items() for role in sorted(held)]
+            enforcer = Enforcer(Enforcer.new_model(text=MODEL), words_adapter({"p": p, "g": members}))
+            for held, subject in subjects.items():
+                named = {method for role, method, effect in p if role in held and effect == "allow"}
+                self._allowed[held] = frozenset(m for m in named if enforcer.enforce(subject, m) is True)
 
     def roles(self, identity: str) -> frozenset[str]:
-        """Gives the roles of an identity; empty where the file does not name it."""
-        return self._roles.get(identity, frozenset())
+        """Gives the roles of a certificate's identity; empty where the file does not name it."""
+        return frozenset() if identity.startswith(GROUP_PREFIX) else self._roles.get(identity, frozenset())
+
+    def roles_of(self, groups: Collection[str]) -> frozenset[str]:
+        """Gives the roles of a person by the groups that their token names."""
+        return frozenset().union(*(self._roles.get(GROUP_PREFIX + group, ()) for group in groups))
 
     def allows(self, identity: str, method: str) -> bool:
         """Says whether the identity may call the method, given by its full name `/package.Service/Method`."""
-        return method in self._allowed.get(self.roles(identity), ())
+        return method in self.allowed_methods(self.roles(identity))
+
+    def allows_person(self, groups: Collection[str], method: str) -> bool:
+        """Says whether a person with these groups may call the method."""
+        return method in self.allowed_methods(self.roles_of(groups))
+
+    def allowed_methods(self, roles: frozenset[str]) -> frozenset[str]:
+        """Gives what somebody with all of these roles may call.
+
+        Casbin was asked about every role, and about every two of which one denies something: with "some
+        allow and no deny", a method is open to many roles where one of them opens it and no other one,
+        beside it, closes it.
+        """
+        if (known := self._allowed.get(roles)) is not None:
+            return known
+        return frozenset().union(*(self._allowed_beside(role, roles) for role in roles))
+
+    def _allowed_beside(self, role: str, others: frozenset[str]) -> frozenset[str]:
+        """Gives what a role opens and none of the others closes."""
+        alone = self._allowed.get(frozenset((role,)), frozenset())
+        pairs = (self._allowed.get(frozenset((role, other)), alone) for other in others)
+        return alone.intersection(*pairs)
 
     def missing(self, registered: Iterable[str]) -> tuple[str, ...]:
         """Gives the registered methods that the file does not mention: reason not to start."""
@@ -82,6 +112,17 @@ class AdminTable:
     def unknown(self, registered: Iterable[str]) -> tuple[str, ...]:
         """Gives the methods of the file that are not registered: misspelt, or of another release."""
         return tuple(sorted(self.methods - set(registered)))
+
+
+def _role_sets(
+    rules: Iterable[tuple[str, str, str]], held: Iterable[frozenset[str]]
+) -> Iterator[frozenset[str]]:
+    """Gives the sets of roles that Casbin is asked about, each once."""
+    roles = {role for role, _, _ in rules}
+    closing = {role for role, _, effect in rules if effect == "deny"}
+    singles = {frozenset((role,)) for role in roles}
+    pairs = {frozenset(p) for p in combinations(sorted(roles), 2) if closing.intersection(p)}
+    yield from sorted(singles | pairs | set(held), key=sorted)
 
 
 def read_admin(text: str, findings: Findings) -> AdminTable:
@@ -97,31 +138,42 @@ def read_admin(text: str, findings: Findings) -> AdminTable:
         else:
             _read_rule(line, rules, findings)
     if not findings.has(ADMIN):
-        if not rules:
-            findings.add(ADMIN, 1, "no-rules", "the file has no rule at all")
-        roles = {role for role, _, _ in rules}
-        for (_, role), number in members.items():
-            if role not in roles:
-                findings.add(ADMIN, number, "role-without-rules", f"role {role!r} has no rule")
-        methods = {method for _, method, _ in rules}
-        if len(members) * len(methods) * len(rules) > MAX_WORK:
-            findings.add(ADMIN, 1, "too-many-rules", "identities times methods times rules are too many")
+        _check_whole(rules, members, findings)
     if findings.has(ADMIN):
         return AdminTable((), ())
     return AdminTable(rules, members)
 
 
+def _check_whole(
+    rules: Collection[tuple[str, str, str]], members: Mapping[tuple[str, str], int], findings: Findings
+) -> None:
+    """Checks what only the whole file shows."""
+    if not rules:
+        findings.add(ADMIN, 1, "no-rules", "the file has no rule at all")
+    roles = {role for role, _, _ in rules}
+    for (_, role), number in members.items():
+        if role not in roles:
+            findings.add(ADMIN, number, "role-without-rules", f"role {role!r} has no rule")
+    methods = {method for _, method, _ in rules}
+    held: dict[str, set[str]] = {}
+    for member, role in members:
+        held.setdefault(member, set()).add(role)
+    sets = len(list(_role_sets(rules, (frozenset(each) for each in held.values()))))
+    if sets * len(methods) * len(rules) > MAX_WORK:
+        findings.add(ADMIN, 1, "too-many-rules", "roles times methods times rules are too many")
+
+
 def _read_member(line: Line, members: dict[tuple[str, str], int], findings: Findings) -> None:
-    if len(line.words) != 3:  # noqa: PLR2004 - g, identity, role
-        findings.add(ADMIN, line.number, "field-count", "write 'g, identity, role'")
+    if len(line.words) != 3:  # noqa: PLR2004 - g, identity or group, role
+        findings.add(ADMIN, line.number, "field-count", "write 'g, identity, role' or 'g, idp:group, role'")
         return
     _, identity, role = line.words
-    if not _SPIFFE.fullmatch(identity) and not _DNS.fullmatch(identity):
+    if not any(form.fullmatch(identity) for form in (_SPIFFE, _DNS, _GROUP)):
         findings.add(
             ADMIN,
             line.number,
             "identity",
-            f"{quoted(identity)} is neither a SPIFFE id (spiffe://…/…) nor a DNS name",
+            f"{quoted(identity)} is neither a SPIFFE id (spiffe://…/…), nor a DNS name, nor a group (idp:…)",
         )
     elif (
         _good_role(line, role, findings)

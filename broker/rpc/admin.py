@@ -15,6 +15,7 @@ from broker.rpc.chain import Call, Method
 from broker.tickets import Outcome, TicketFeed
 from broker.v1 import common_pb2
 from broker.v1 import containment_service_pb2 as pb
+from broker.v1 import policy_service_pb2 as policy_pb
 from broker.v1 import ticket_feed_service_pb2 as feed_pb
 
 CONTAINMENT = "broker.v1.ContainmentService"
@@ -24,6 +25,7 @@ METHOD_NAMES = tuple(
     for service in (
         pb.DESCRIPTOR.services_by_name["ContainmentService"],
         feed_pb.DESCRIPTOR.services_by_name["TicketFeedService"],
+        policy_pb.DESCRIPTOR.services_by_name["PolicyService"],
     )
     for method in service.methods
 )

@@ -45,7 +45,7 @@ from broker.errors import (
     ToolIdentityError,
 )
 from broker.ledger import EventIds
-from broker.model import Caller, Tool
+from broker.model import Caller, Person, Tool
 from broker.rpc import status
 from broker.rpc.limits import PeerLimits
 from broker.telemetry import AUTHENTICATE, Metrics, ReadTrace, Telemetry, Trace
@@ -82,10 +82,18 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who calls: on the access port a caller, on the admin port the administrator's SPIFFE id."""
+    """Who calls: on the access port a caller, on the admin port a certificate and perhaps a person."""
 
     tool: str  # the certificate's identity
     caller: Caller | None = None
+    person: Person | None = None  # where a service is personal
+
+    @property
+    def agent(self) -> str:
+        """Names the human being for the ledger; "" where none is known."""
+        if self.caller:
+            return self.caller.principal.agent.key
+        return self.person.agent.key if self.person else ""
 
 
 @dataclass(slots=True)
@@ -104,6 +112,13 @@ class Call:
         if self.identity.caller is None:
             raise InternalError(cause="no caller on this port")
         return self.identity.caller
+
+    @property
+    def person(self) -> Person:
+        """Gives the person behind a call of a personal service."""
+        if self.identity.person is None:
+            raise InternalError(cause="no person at this service")
+        return self.identity.person
 
     @property
     def tree(self) -> Trace:
@@ -130,8 +145,8 @@ class Gate(Protocol):
     def tool(self, certificate: bytes, chain: bytes) -> Tool:
         """Reads the certificate's one identity, or raises ToolIdentityError."""
 
-    async def identify(self, tool: Tool, metadata: Sequence[tuple[str, Any]]) -> Identity:
-        """Authenticates who calls through the tool, or raises an UNAUTHENTICATED error."""
+    async def identify(self, tool: Tool, metadata: Sequence[tuple[str, Any]], method: str) -> Identity:
+        """Authenticates who calls the method through the tool, or raises an UNAUTHENTICATED error."""
 
     def permit(self, identity: Identity, method: str) -> None:
         """Lets the identity call the method, or raises a PERMISSION_DENIED error."""
@@ -238,7 +253,7 @@ class Chain:
         with call.trace.step(AUTHENTICATE) if isinstance(call.trace, Trace) else contextlib.nullcontext():
             tool = self._gate.tool(certificate, chain)  # (5)
             call.identity = Identity(tool.identity)
-            call.identity = await self._gate.identify(tool, metadata)
+            call.identity = await self._gate.identify(tool, metadata, method.name)
         self._gate.permit(call.identity, method.name)  # (6)
         request = await read(method.request, context)  # (7)
         answer = await method.handle(call, request)  # (8)
@@ -291,7 +306,7 @@ class Chain:
                 error = await self._refusals.record(
                     error,
                     trace_id=call.trace.trace_id,
-                    caller=call.identity.caller,
+                    agent=call.identity.agent,
                     tool=call.identity.tool,
                     method=method.name,
                     policy_version=call.policy_version,

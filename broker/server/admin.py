@@ -15,7 +15,7 @@ from google.protobuf.empty_pb2 import Empty
 
 from broker.access import Refusals
 from broker.activation import bootstrap
-from broker.authn import RevokedSerials, SteadyClock, ToolVerifier
+from broker.authn import PersonVerifier, RevokedSerials, SteadyClock, ToolVerifier, open_sources
 from broker.containment import Containment
 from broker.database import connection, open_pool, queries
 from broker.errors import (
@@ -36,6 +36,7 @@ from broker.rpc.admin import METHOD_NAMES, ContainmentService, TicketFeedService
 from broker.rpc.chain import Call, Chain, Method
 from broker.rpc.gates import AdminGate
 from broker.rpc.limits import PeerLimits
+from broker.rpc.policy import PolicyService
 from broker.server.parts import close, open_telemetry, record_rest, sign_root, until_there
 from broker.server.ports import Port, authorities_of, registered
 from broker.server.worker import Report
@@ -89,8 +90,13 @@ async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
             revoked=RevokedSerials(settings.revoked_serials_file),
             authorities=authorities_of(settings.admin),
         )
+        sources = open_sources(settings.admin_issuers)
+        for source in sources.values():
+            await source.start()  # containment and the feed need no person: nothing waits for these keys
+            stack.push_async_callback(source.close)
+        persons = PersonVerifier(settings.admin_issuers, sources, clock)
         chain = Chain(
-            gate=AdminGate(verifier, lambda: holder.current.admin),
+            gate=AdminGate(verifier, persons, lambda: holder.current.admin),
             telemetry=telemetry,
             metrics=metrics,
             refusals=refusals,
@@ -104,7 +110,11 @@ async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
         feed = TicketFeedService(
             TicketFeed(feed_pool, settings.feeds, clock), [feed.feed_id for feed in settings.feeds]
         )
-        methods = (*ContainmentService(containment, lambda: datetime.now(UTC)).methods(), *feed.methods())
+        methods = (
+            *ContainmentService(containment, lambda: datetime.now(UTC)).methods(),
+            *PolicyService(lambda: holder.current).methods(),
+            *feed.methods(),
+        )
         _check_table(holder.current.admin, registered((*methods, *feed.streams())))
         port = Port("admin", settings.admin, chain)
         port.add(methods, feed.streams())

@@ -85,7 +85,9 @@ def test_server_certificates(folder, path):
     assert list(usage) == [ExtendedKeyUsageOID.SERVER_AUTH]
 
 
-@pytest.mark.parametrize("path", ["tool/helpdesk", "feed/helpdesk", "admin/containment", "admin/auditor"])
+@pytest.mark.parametrize(
+    "path", ["tool/helpdesk", "feed/helpdesk", "admin/containment", "admin/auditor", "admin/console"]
+)
 def test_client_certificates(folder, module, path):
     """A client's certificate names exactly one SPIFFE id and is for clients alone."""
     leaf = certificate(folder / "tools" / f"{path.replace('/', '-')}.crt")
@@ -99,7 +101,7 @@ def test_client_certificates(folder, module, path):
 def test_admin_policy_knows_the_identities(module):
     """The starting admin.csv gives roles to the very identities that get certificates."""
     lines = (DEPLOY.parent / "policies" / "admin.csv").read_text("utf-8").splitlines()
-    known = {line.split(", ")[1] for line in lines if line.startswith("g, ")}
+    known = {line.split(", ")[1] for line in lines if line.startswith("g, spiffe:")}
     made = {f"spiffe://{module.TRUST_DOMAIN}/{path}" for path in module.CLIENTS}
 
     assert known == {name for name in made if "/tool/" not in name}

@@ -1,0 +1,48 @@
+"""`broker policy whoami`: as whom the broker knows us."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from broker.cli.connections import USUAL_FOLDER, CaFile, CertFile, Folder, KeyFile, Target
+from broker.cli.output import print_json, print_line
+from broker.cli.persons import As, TokenCommand, TokenFile, administrator_at, run
+from broker.cli.policy.options import Json
+
+
+def who_am_i(
+    as_json: Json = False,
+    token_file: TokenFile = None,
+    token_command: TokenCommand = "",
+    name: As = "",
+    target: Target = "",
+    ca_file: CaFile = None,
+    cert_file: CertFile = None,
+    key_file: KeyFile = None,
+    folder: Folder = USUAL_FOLDER,
+) -> None:
+    """Show as whom the broker knows you, your roles, and what you may do here.
+
+    \b
+    Example:
+      broker policy whoami --as anna
+      broker policy whoami --target broker:7444 --ca-file ca.pem --cert-file console.pem \\
+          --key-file console.key --token-command "oidc-token"
+    """
+    from broker.client import PolicyClient
+
+    administrator = administrator_at(
+        target, ca_file, cert_file, key_file, folder=folder, token_file=token_file,
+        token_command=token_command, name=name,
+    )  # fmt: skip
+    found = run(administrator, PolicyClient, lambda client: client.who_am_i())
+    if as_json:
+        print_json(asdict(found))
+        return
+    print_line(f"{found.person.subject} ({found.person.issuer})")
+    print_line(f"  groups       {', '.join(found.groups) or 'none'}")
+    print_line(f"  roles        {', '.join(found.roles) or 'none'}")
+    print_line(f"  through      {found.certificate}")
+    print_line(f"  by version   {found.policy_version}")
+    for method in found.methods:
+        print_line(f"  may call     {method.rpartition('.')[2]}")

@@ -1,0 +1,75 @@
+"""Administrators are persons: what makes a token a machine's, and who is the same human being."""
+
+import pytest
+from pydantic import ValidationError
+
+from broker import jose
+from broker.authn.person import check_person
+from broker.errors import TokenInvalidError
+from broker.model import Agent, Principal, same_person
+from broker.settings import AdminIssuerSettings, Settings
+
+BLOCK = {"issuer": "https://idp", "audience": "admin", "algorithms": ["ES256"], "jwks_file": "x"}
+
+
+def _principal(subject="anna", client="console"):
+    return Principal(Agent("https://idp", subject), frozenset(), client, 0.0)
+
+
+def test_the_subject_is_not_the_client():
+    """RFC 9068, 2.2: where a client acts for itself, it is the subject."""
+    block = AdminIssuerSettings(**BLOCK)
+    check_person(jose.Claims({}), _principal(), block)  # the control arm
+
+    with pytest.raises(TokenInvalidError):
+        check_person(jose.Claims({}), _principal("console"), block)
+
+
+@pytest.mark.parametrize("claims", [{}, {"idtyp": "app"}, {"idtyp": ["user"]}, {"idtyp": "User"}])
+def test_the_issuers_own_word_for_persons(claims):
+    """Where the block names a claim, only its listed values are persons; a missing claim is none."""
+    block = AdminIssuerSettings(**BLOCK, person_claim="idtyp", person_values=["user"])
+    check_person(jose.Claims({"idtyp": "user"}), _principal(), block)  # the control arm
+
+    with pytest.raises(TokenInvalidError):
+        check_person(jose.Claims(claims), _principal(), block)
+
+
+def test_half_a_person_claim_is_refused():
+    """A claim without values would let everybody or nobody in."""
+    with pytest.raises(ValidationError):
+        AdminIssuerSettings(**BLOCK, person_claim="idtyp")
+    with pytest.raises(ValidationError):
+        AdminIssuerSettings(**BLOCK, person_values=["user"])
+
+
+def test_audiences_are_apart():
+    """A token that every support tool sees is never an administrator's."""
+    agents = {**BLOCK, "audience": "agents"}
+    Settings(issuers=[agents], admin_issuers=[BLOCK])  # the control arm
+
+    with pytest.raises(ValidationError, match="another audience"):
+        Settings(issuers=[BLOCK], admin_issuers=[BLOCK])
+
+
+ANNA = Agent("https://idp", "anna")
+
+
+@pytest.mark.attack("C14")
+@pytest.mark.parametrize(
+    ("issuer", "subject", "same"),
+    [
+        ("https://idp", "anna", True),
+        ("https://idp", "Anna", True),
+        ("https://IDP", "ANNA", True),
+        ("https://idp/", "anna", True),
+        ("https://idp", " anna ", True),
+        ("https://idp", "ａnna", True),  # noqa: RUF001 - full-width, which NFKC folds
+        ("https://idp", "boris", False),
+        ("https://other", "anna", False),
+        ("https://idp", "anna2", False),
+    ],
+)
+def test_one_human_being(issuer, subject, same):
+    """Two spellings of one name are one person; in doubt they are."""
+    assert same_person(ANNA, Agent(issuer, subject)) == same
