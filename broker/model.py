@@ -198,6 +198,17 @@ class Decision:
         return {f.name: f.level for f in self.fields if f.level is not None}
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Decided:
+    """A decision with everything that it saw; compared by identity, so that it is cheap to count."""
+
+    decision: Decision
+    facts: Facts
+    roles: frozenset[str]
+    groups: frozenset[str]  # as the token names them
+    mapped_groups: frozenset[str]  # those of them that the policy knows
+
+
 @dataclass(frozen=True, slots=True)
 class Budget:
     """Most distinct customers an agent may read."""

@@ -25,8 +25,8 @@ from broker.errors import (
 )
 from broker.grants import GrantTokens
 from broker.ledger import EventIds, EventKind, GrantAppend, Ledger, head, rest_of
-from broker.model import Caller, Decision, Facts, FieldDecision, Grant, Level
-from broker.policy import Policy, PolicyHolder
+from broker.model import Caller, Decided, Decision, FieldDecision, Grant, Level
+from broker.policy import Policy, PolicyHolder, Tally
 from broker.records import RecordReader
 from broker.telemetry import Trace
 from broker.tickets import Standing, Tickets
@@ -46,6 +46,7 @@ class GrantCreation:
         refusals: Refusals,
         ids: EventIds,
         opened: OpenGrants,
+        shadow: Tally,
         audience: str,
         audiences: Callable[[str], tuple[str, ...]],
         grant_seconds: float,
@@ -62,6 +63,7 @@ class GrantCreation:
             refusals: puts refusals on record.
             ids: event ids.
             opened: grants that this worker keeps open for the reads to come.
+            shadow: counts what a shadow policy is to be held against.
             audience: the broker's own audience.
             audiences: which further audiences a tool may ask for, by tool identity.
             grant_seconds: longest life of a grant, whatever the policy's limits say.
@@ -75,6 +77,7 @@ class GrantCreation:
         self._refusals = refusals
         self._ids = ids
         self._opened = opened
+        self._shadow = shadow
         self._audience = audience
         self._audiences = audiences
         self._grant_seconds = grant_seconds
@@ -98,24 +101,26 @@ class GrantCreation:
             facts = facts_of(basis.standing, request.purpose)
             # (2)
             with trace.step(telemetry.DECIDE):
-                roles = policy.roles_of(caller.principal.groups)
-                decision = policy.decide(roles, facts, request.fields)
+                decided = policy.decide_for(caller.principal.groups, facts, request.fields)
+                decision = decided.decision
             if not decision.allowed:
                 if remembered is not None:  # nobody compares the facts of a denial: ask for those of now
                     self._bases.drop((agent, request.ticket_id, request.customer_id))
                     continue
+                self._shadow.saw(decided)
                 raise await self._refusals.record(
                     PolicyDeniedError(metadata=_missing_metadata(decision)),
                     trace_id=trace.trace_id,
                     caller=caller,
                     method="CreateGrant",
+                    customer=basis.customer_pseudonym,
                     ticket=basis.ticket_pseudonym,
                     policy_version=decision.policy_version,
-                    detail=decision_detail(decision, facts, tuple(roles)),
+                    detail=decision_detail(decided),
                 )
             # (4)
             append = self._grant_append(
-                caller, request, policy, basis, decision, facts, roles, trace,
+                caller, request, policy, basis, decided, trace,
                 grant_id=grant_id, audience=audience, seconds=seconds,
             )  # fmt: skip
             with trace.step(telemetry.APPEND):
@@ -128,6 +133,7 @@ class GrantCreation:
                 continue
             if verdict.reason:
                 raise refused_by_append(append.id, verdict)
+            self._shadow.saw(decided)
             self._bases.put((agent, request.ticket_id, request.customer_id), basis)
             if verdict.row["grant_id"] == grant_id:
                 self._opened.put(
@@ -146,7 +152,7 @@ class GrantCreation:
                 )
             # (5)
             with trace.step(telemetry.SIGN):
-                return self._answer(caller, request, audience, roles, verdict.row)
+                return self._answer(caller, request, audience, decided.roles, verdict.row)
         raise PolicyUnavailableError(cause="facts or policy kept changing")
 
     async def _resolve(self, caller: Caller, request: GrantRequest, trace: Trace) -> Basis:
@@ -201,9 +207,7 @@ class GrantCreation:
         request: GrantRequest,
         policy: Policy,
         basis: Basis,
-        decision: Decision,
-        facts: Facts,
-        roles: frozenset[str],
+        decided: Decided,
         trace: Trace,
         *,
         grant_id: UUID,
@@ -211,7 +215,8 @@ class GrantCreation:
         seconds: float,
     ) -> GrantAppend:
         event_id = self._ids.new()
-        budget = policy.budget(roles)
+        decision = decided.decision
+        budget = policy.budget(decided.roles)
         agent = caller.principal.agent.key
         allowed = decision.allowed
         rest = rest_of(
@@ -222,7 +227,7 @@ class GrantCreation:
             customer=basis.customer_pseudonym,
             ticket=basis.ticket_pseudonym,
             policy_version=decision.policy_version,
-            detail=decision_detail(decision, facts, tuple(roles)),
+            detail=decision_detail(decided),
         )
         answer = {
             "purpose": request.purpose,

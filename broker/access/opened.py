@@ -14,7 +14,7 @@ from datetime import datetime
 from uuid import UUID
 
 from broker.catalog import Field
-from broker.model import Facts, FieldDecision, Level
+from broker.model import Decided, Facts, FieldDecision, Level
 from broker.tickets import Standing
 
 CAPACITY = 20_000
@@ -31,6 +31,7 @@ class Plan:
     steps: tuple[tuple[FieldDecision, Field | None, Level | None], ...]  # in the order asked; None: withheld
     reads: tuple[str, ...]  # the fields that are not withheld
     leaf_rest: bytes
+    decided: Decided
 
 
 @dataclass(slots=True)

@@ -30,7 +30,7 @@ from broker.ledger import (
     rest_of,
 )
 from broker.model import Caller, Level, RecordSlice
-from broker.policy import PolicyHolder
+from broker.policy import PolicyHolder, Tally
 from broker.telemetry import ReadTrace
 from broker.tickets import Tickets
 
@@ -53,6 +53,7 @@ class RecordReading:
         refusals: Refusals,
         ids: EventIds,
         opened: OpenGrants,
+        shadow: Tally,
         audience: str,
     ) -> None:
         """Takes what it uses.
@@ -67,6 +68,7 @@ class RecordReading:
             refusals: puts refusals on record.
             ids: event ids.
             opened: grants that this worker keeps open.
+            shadow: counts what a shadow policy is to be held against.
             audience: the broker's own audience.
         """
         self._policy = policy
@@ -78,6 +80,7 @@ class RecordReading:
         self._refusals = refusals
         self._ids = ids
         self._opened = opened
+        self._shadow = shadow
         self._audience = audience
 
     async def read(
@@ -103,6 +106,7 @@ class RecordReading:
             plan = self._plan(caller, claims, opened, fields)
             trace.lap(telemetry.DECIDE)
             if not plan.reads:
+                self._shadow.saw(plan.decided)
                 raise await self._refuse_read(caller, claims, opened, plan, trace)
             # (3), (4)
             event_id = self._ids.new()
@@ -122,6 +126,7 @@ class RecordReading:
                     # The next try looks at the ground first, where refusals beyond a rate are counted.
                     self._opened.drop(claims.grant_id, agent.key)
                 raise refused_by_append(event_id, verdict)
+            self._shadow.saw(plan.decided)
             record = disclosed.record
             if record is None or not any(record.rows.values()):
                 await self._narrow(event_id, caller, claims.grant_id, trace, disclosed)
@@ -164,8 +169,9 @@ class RecordReading:
                 trace_id=trace.trace_id,
                 caller=caller,
                 method="ReadRecord",
+                grant_id=claims.grant_id,
+                customer=stored.customer_pseudonym,
                 ticket=stored.ticket_pseudonym,
-                detail={"grant": str(claims.grant_id)},
             )
         opened = OpenGrant(
             guard_pass=stored.guard_pass,
@@ -187,16 +193,15 @@ class RecordReading:
         plan = opened.plans.get(key)
         if plan is not None:
             return plan
-        roles = policy.roles_of(caller.principal.groups)
-        decision = policy.decide(roles, opened.facts, fields)
-        budget = policy.budget(roles)
+        decided = policy.decide_for(caller.principal.groups, opened.facts, fields)
+        budget = policy.budget(decided.roles)
         steps = []
-        for decided in decision.fields:
+        for field in decided.decision.fields:
             # A token cannot say more than the database's grant does; a grant no more than the policy of now.
-            stored = opened.levels.get(decided.name)
-            level = _stricter(_stricter(claims.levels[decided.name], stored), decided.level)
-            known = policy.catalog.fields.get(decided.name)
-            steps.append((decided, known if level else None, level if known else None))
+            stored = opened.levels.get(field.name)
+            level = _stricter(_stricter(claims.levels[field.name], stored), field.level)
+            known = policy.catalog.fields.get(field.name)
+            steps.append((field, known if level else None, level if known else None))
         rest = rest_of(
             EventKind.READ,
             agent=caller.principal.agent.key,
@@ -206,8 +211,8 @@ class RecordReading:
             ticket=opened.ticket_pseudonym,
             policy_version=policy.version,
             detail={
-                **decision_detail(decision, opened.facts, tuple(roles)),
-                "levels": {decided.name: level.value if level else "withheld" for decided, _, level in steps},
+                **decision_detail(decided),
+                "levels": {field.name: level.value if level else "withheld" for field, _, level in steps},
             },
         )
         plan = Plan(
@@ -215,8 +220,9 @@ class RecordReading:
             per_hour=budget.per_hour,
             per_day=budget.per_day,
             steps=tuple(steps),
-            reads=tuple(decided.name for decided, _, level in steps if level is not None),
+            reads=tuple(field.name for field, _, level in steps if level is not None),
             leaf_rest=rest,
+            decided=decided,
         )
         if len(opened.plans) >= MOST_PLANS:
             opened.plans.clear()
@@ -226,15 +232,16 @@ class RecordReading:
     async def _refuse_read(
         self, caller: Caller, claims: GrantClaims, opened: OpenGrant, plan: Plan, trace: ReadTrace
     ) -> BrokerError:
-        fields = {decided.name: ["withheld", *decided.missing] for decided, _, _ in plan.steps}
         return await self._refusals.record(
             PolicyDeniedError(),
             trace_id=trace.trace_id,
             caller=caller,
             method="ReadRecord",
+            grant_id=claims.grant_id,
+            customer=opened.customer_pseudonym,
             ticket=opened.ticket_pseudonym,
             policy_version=plan.policy_version,
-            detail={"grant": str(claims.grant_id), "facts": opened.facts.as_mapping(), "fields": fields},
+            detail=decision_detail(plan.decided),
         )
 
     async def _narrow(

@@ -9,12 +9,13 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
+from uuid import UUID
 
 from broker.errors import BrokerError
 from broker.ledger import NO_TRACE, DenialRate, Event, EventIds, EventKind, Ledger
-from broker.model import Caller, Decision, Facts
+from broker.model import Caller, Decided
 
 UNRECORDED = frozenset({"UNAVAILABLE", "INTERNAL"})
 """Codes that say nothing about the caller; they are metrics and log lines, not events."""
@@ -38,6 +39,8 @@ class Refusals:
         agent: str = "",
         tool: str = "",
         method: str = "",
+        grant_id: UUID | None = None,
+        customer: str = "",
         ticket: str = "",
         policy_version: str = "",
         detail: Mapping[str, Any] | None = None,
@@ -51,6 +54,8 @@ class Refusals:
             agent: who, as `issuer|subject`, where there is no caller; an administrator.
             tool: the tool's identity where only that is known.
             method: full name of the RPC.
+            grant_id: of the grant that was used.
+            customer: the customer's pseudonym, where the agent works on a ticket that is about them.
             ticket: the ticket's pseudonym.
             policy_version: what decided, if anything did.
             detail: what the ledger shall tell beyond the reason; no personal data.
@@ -77,6 +82,8 @@ class Refusals:
                 trace_id=trace_id,
                 agent=agent,
                 tool=peer,
+                grant_id=grant_id,
+                customer=customer,
                 ticket=ticket,
                 reason=error.reason,
                 policy_version=policy_version,
@@ -117,12 +124,17 @@ class Refusals:
             due.pop()
 
 
-def decision_detail(decision: Decision, facts: Facts, roles: Sequence[str]) -> dict[str, Any]:
-    """Says what a decision saw and said, for the ledger: enough to decide it again, no personal data."""
+def decision_detail(decided: Decided) -> dict[str, Any]:
+    """Says what a decision saw and said, for the ledger: enough to decide it again, no personal data.
+
+    Equal decisions have equal details, to the byte: a replay decides them once (`replaying.py`).
+    """
     return {
-        "facts": facts.as_mapping(),
-        "roles": sorted(roles),
+        "facts": decided.facts.as_mapping(),
+        "roles": sorted(decided.roles),
+        "groups": sorted(decided.mapped_groups),
         "fields": {
-            f.name: [f.level.value, f.rule] if f.level else ["withheld", *f.missing] for f in decision.fields
+            f.name: [f.level.value, f.rule] if f.level else ["withheld", *f.missing]
+            for f in decided.decision.fields
         },
     }

@@ -20,5 +20,6 @@ from broker.policy.decision import Policy, load
 from broker.policy.files import PolicyFiles
 from broker.policy.limits import Limits
 from broker.policy.store import PolicyHolder, PolicyStore
+from broker.policy.tally import Tally
 
-__all__ = ["AdminTable", "Limits", "Policy", "PolicyFiles", "PolicyHolder", "PolicyStore", "load"]
+__all__ = ["AdminTable", "Limits", "Policy", "PolicyFiles", "PolicyHolder", "PolicyStore", "Tally", "load"]

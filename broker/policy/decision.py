@@ -16,7 +16,7 @@ from functools import cached_property
 from threading import Lock
 
 from broker.catalog import Catalog
-from broker.model import Budget, Decision, Facts
+from broker.model import Budget, Decided, Decision, Facts
 from broker.policy.admin import AdminTable, read_admin
 from broker.policy.catalog_reader import read_catalog
 from broker.policy.engine import check_model
@@ -57,6 +57,12 @@ class Policy:
         """Decides each field: the highest level that is allowed and the rule, or what was missing."""
         point = self.table.point(roles, facts)
         return Decision(self.version, tuple([point[field] for field in fields]))
+
+    def decide_for(self, groups: frozenset[str], facts: Facts, fields: Sequence[str]) -> Decided:
+        """Decides for an agent of these groups; gives what the decision saw along with it."""
+        roles = self.roles_of(groups)
+        mapped = groups.intersection(self.book.groups)
+        return Decided(self.decide(roles, facts, fields), facts, roles, groups, mapped)
 
     def budget(self, roles: frozenset[str]) -> Budget:
         """Gives the strictest budget of the roles; the default for those that have none."""

@@ -29,6 +29,7 @@ from broker.grants import GrantTokens
 from broker.keys import SigningKeys
 from broker.ledger import DenialRate, EventIds, GrantStore, Ledger
 from broker.policy.store import PolicyHolder, PolicyStore
+from broker.policy.tally import Tally
 from broker.records import READER_SETTINGS, RecordReader
 from broker.rpc.access import METHOD_NAMES, AccessService
 from broker.rpc.chain import Chain
@@ -101,6 +102,7 @@ async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
             disclosure = one_statement = OneStatement(reader_pool, ledger, records, side_by_side)
             stack.push_async_callback(one_statement.close)
         opened = OpenGrants(lambda: datetime.fromtimestamp(clock(), UTC))
+        shadow = Tally()
         store = GrantStore(pool)
         tokens = GrantTokens(keys, settings.issuer, clock)
         access = Access(
@@ -113,6 +115,7 @@ async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
                 refusals=refusals,
                 ids=ids,
                 opened=opened,
+                shadow=shadow,
                 audience=settings.issuer,
                 audiences=lambda tool: audiences.get(tool, ()),
                 grant_seconds=settings.grant_seconds,
@@ -127,6 +130,7 @@ async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
                 refusals=refusals,
                 ids=ids,
                 opened=opened,
+                shadow=shadow,
                 audience=settings.issuer,
             ),
             tickets=tickets,
