@@ -110,6 +110,7 @@ class Table:
         }
         by_level = self._column([rule.level for rule in book.rules])
         self._levels = tuple((level, by_level.get(level.value, by_level[OTHER])) for level in LEVELS)
+        self._by_level = dict(self._levels)
         self._fold = tuple({word: word for word in column if word != OTHER} for column in self.columns)
         self._purposes = frozenset(catalog.purposes)
         self._explain: Explain = explain or (lambda _point, _field: ())
@@ -152,16 +153,23 @@ class Table:
 
     def outcome(self, ground: int, field: str) -> tuple[Level | None, Rule | None]:
         """Gives the highest level that is allowed and the first rule that allows it."""
-        here = ground & self.fields[field]
+        return self.decided(ground & self.fields[field])
+
+    def decided(self, matching: int) -> tuple[Level | None, Rule | None]:
+        """Gives the same of the rules that match roles, facts and field."""
         for level, bits in self._levels:
-            hits = here & bits
+            hits = matching & bits
             if hits & self.allow and not hits & self.deny:
                 return level, self.first(hits & self.allow)
         return None, None
 
     def hits(self, ground: int, field: str, level: Level) -> int:
         """Gives every rule that matches one question as Casbin is asked it."""
-        return ground & self.fields[field] & dict(self._levels)[level]
+        return self.at_level(ground & self.fields[field], level)
+
+    def at_level(self, matching: int, level: Level) -> int:
+        """Gives those that speak of a level."""
+        return matching & self._by_level[level]
 
     def first(self, bits: int) -> Rule:
         """Gives the rule of the lowest bit: the one that stands first in the file."""

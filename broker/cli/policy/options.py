@@ -19,8 +19,12 @@ Directory = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 
 
-def read(directory: Path) -> tuple[PolicyFiles, Policy]:
+def read(directory: Path, *, thorough: bool = True) -> tuple[PolicyFiles, Policy]:
     """Reads and checks a folder of policy files.
+
+    Args:
+        directory: where they are.
+        thorough: compare with Casbin for seconds; what only looks at a policy need not.
 
     Raises:
         PolicyInvalidError: with every finding.
@@ -31,7 +35,7 @@ def read(directory: Path) -> tuple[PolicyFiles, Policy]:
 
     with progress("Reading and checking the policy against Casbin"):
         files = PolicyFiles.from_directory(directory)
-        policy = load(files, "candidate", thorough=True)
+        policy = load(files, "candidate", thorough=thorough)
         # Checked here and not by `load`: only this layer knows which RPCs the release has. Without their
         # rows the next `serve` would refuse to start.
         names = [f"/{name}" for name in METHOD_NAMES]
@@ -56,3 +60,18 @@ def sentence(policy: Policy) -> str:
     """Says what a policy holds."""
     counts = f"{len(policy.book.rules)} rules for {len(policy.roles)} roles"
     return f"{counts} over {len(policy.catalog.fields)} fields ({policy.verification})"
+
+
+def role_set(policy: Policy, text: str) -> frozenset[str]:
+    """Reads a set of roles, `tier1+billing`.
+
+    Raises:
+        StartupError: the policy has no role of that name.
+    """
+    from broker.errors import StartupError
+    from broker.policy.findings import nearest, quoted
+
+    roles = frozenset(word.strip() for word in text.split("+"))
+    for role in sorted(roles - policy.roles):
+        raise StartupError(f"--roles: no role {quoted(role)}; {nearest(role, policy.roles)}")
+    return roles
