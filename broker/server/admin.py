@@ -15,6 +15,7 @@ from google.protobuf.empty_pb2 import Empty
 
 from broker.access import Refusals
 from broker.activation import bootstrap
+from broker.audit.disclosures import keep_up
 from broker.authn import PersonVerifier, RevokedSerials, SteadyClock, ToolVerifier, open_sources
 from broker.containment import Containment
 from broker.database import connection, open_pool, queries
@@ -52,6 +53,9 @@ WATCH = 1.0
 HOUSEKEEPING = 3600.0
 """Seconds between runs of `ensure_partitions` and `purge`."""
 
+INDEX_TIMEOUT = 30.0
+"""Seconds for one step of the index of disclosures; nobody waits for it but questions of auditors."""
+
 HOUSEKEEPING_RETRY = 60.0
 """Seconds after one that failed: it may have waited for a lock, and must not hold everything up for good."""
 
@@ -71,6 +75,13 @@ async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
         )
         stack.push_async_callback(close, feed_pool)
         metrics = Metrics(METHOD_NAMES)
+        index_pool = await until_there(
+            "broker database",
+            partial(open_pool, settings.admin_dsn, name="broker-admin: disclosures", max_size=1,
+                    statement_timeout=INDEX_TIMEOUT),
+            report, stop,
+        )  # fmt: skip
+        stack.push_async_callback(close, index_pool)
         telemetry = await open_telemetry(settings.admin_dsn, metrics, stack, report, stop)
 
         ids = EventIds()
@@ -121,12 +132,15 @@ async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
         port.deny_others(Method("/broker.v1.Unknown/Unknown", Empty, Empty, _denied))
         await port.start()
 
+        indexing = asyncio.create_task(keep_up(index_pool, stop, on_lag=metrics.disclosure_index_lag.set))
         await _watch(port, holder, containment, pool, refusals, metrics, report, stop)
 
         report("draining")
         await port.drain(settings.drain_seconds)
         await record_rest(refusals)
         await ledger.drain()
+        indexing.cancel()  # a step that is cut off has not happened
+        await asyncio.gather(indexing, return_exceptions=True)
 
 
 async def _watch(

@@ -78,6 +78,13 @@ class Metrics:
             multiprocess_mode="livemax",
         )
 
+        self.disclosure_index_lag = Gauge(
+            "broker_disclosure_index_lag_seconds",
+            "Time between the newest ledger event and the newest in the index of disclosures.",
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+
     def request(self, method: str, code: str, seconds: float) -> None:
         """Counts an answered request."""
         child = self._bound.get((method, code))
