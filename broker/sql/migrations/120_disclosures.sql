@@ -145,10 +145,13 @@ END
 $$;
 
 -- Takes the released reads between two ids that were not taken yet; gives how many.
+-- Looks into big tables are LATERAL with LIMIT, which no planner turns into a join over all of them; what is
+-- left to join are some thousand reads with a few words each, and nested loops would be the slow way.
 CREATE FUNCTION broker.take_disclosures(p_after uuid, p_upto uuid) RETURNS bigint
-LANGUAGE plpgsql SET search_path = broker, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = broker, pg_temp SET enable_nestloop = off SET enable_bitmapscan = off AS $$
 DECLARE
     v_taken bigint;
+    v_outcome record;
 BEGIN
     WITH
     read AS MATERIALIZED (
@@ -159,10 +162,9 @@ BEGIN
             CASE WHEN jsonb_typeof(l.detail -> 'levels') = 'object' THEN l.detail -> 'levels' END AS levels,
             CASE WHEN jsonb_typeof(l.detail -> 'facts') = 'object' THEN l.detail -> 'facts' ELSE '{}' END AS facts
         FROM broker.ledger_event AS e
-        CROSS JOIN LATERAL (SELECT broker.leaf_detail(e.leaf) AS detail OFFSET 0) AS l
-        WHERE
-            e.id > p_after AND e.id <= p_upto AND e.kind = 'read' AND e.outcome = 'released'
-            AND NOT EXISTS (SELECT FROM broker.disclosure AS d WHERE d.event_id = e.id)
+        LEFT JOIN LATERAL (SELECT true AS known FROM broker.disclosure AS d WHERE d.event_id = e.id LIMIT 1) AS k ON true
+        CROSS JOIN LATERAL (SELECT broker.leaf_detail(e.leaf) AS detail WHERE k.known IS NULL OFFSET 0) AS l
+        WHERE e.id > p_after AND e.id <= p_upto AND e.kind = 'read' AND e.outcome = 'released'
     ),
     -- Words that are new get their number; a word that is known draws none.
     new_name AS (
@@ -305,18 +307,18 @@ BEGIN
     SELECT count(*) INTO v_taken FROM taken;
 
     -- An outcome comes after its read and only narrows a read of its own agent's grant.
-    UPDATE broker.disclosure AS d SET narrowed = o.came_to
-    FROM (
-        SELECT
-            l.detail ->> 'read' AS event_id, l.detail ->> 'came_to' AS came_to, e.grant_id, n.name_id
+    FOR v_outcome IN
+        SELECT e.agent, e.grant_id, l.detail ->> 'read' AS read_id, l.detail ->> 'came_to' AS came_to
         FROM broker.ledger_event AS e
         CROSS JOIN LATERAL (SELECT broker.leaf_detail(e.leaf) AS detail OFFSET 0) AS l
-        INNER JOIN broker.disclosure_name AS n ON n.kind = 'agent' AND n.name = e.agent
-        WHERE e.id > p_after AND e.id <= p_upto AND e.kind = 'outcome'
-    ) AS o
-    WHERE
-        d.grant_id = o.grant_id AND d.event_id::text = o.event_id AND d.agent_id = o.name_id
-        AND o.came_to IN ('aborted', 'empty') AND d.narrowed IS DISTINCT FROM o.came_to;
+        WHERE e.id > p_after AND e.id <= p_upto AND e.kind = 'outcome' AND l.detail ->> 'came_to' IN ('aborted', 'empty')
+    LOOP
+        UPDATE broker.disclosure AS d SET narrowed = v_outcome.came_to
+        FROM broker.disclosure_name AS n
+        WHERE
+            d.grant_id = v_outcome.grant_id AND d.event_id::text = v_outcome.read_id
+            AND n.kind = 'agent' AND n.name = v_outcome.agent AND n.name_id = d.agent_id AND d.narrowed IS NULL;
+    END LOOP;
     RETURN v_taken;
 END
 $$;
