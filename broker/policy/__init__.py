@@ -8,6 +8,7 @@
     explain.py          what was missing                decision.py      Policy and load()
     boxes.py            products of sets, exactly
     store.py            versions in the database, and the policy in force
+    lint/               what a careful colleague would say
 
 Invariants:
 - Casbin is the only semantics; the table must agree with it or the policy is not served;

@@ -76,8 +76,9 @@ class TooManyFindingsError(Exception):
 class Findings:
     """The list that readers add to."""
 
-    def __init__(self) -> None:
-        """Starts with nothing found."""
+    def __init__(self, most: int = MAX_FINDINGS) -> None:
+        """Starts with nothing found; `most` findings fill the list."""
+        self._most = most
         self._found: list[Finding] = []
 
     def __len__(self) -> int:
@@ -103,7 +104,7 @@ class Findings:
             TooManyFindingsError: the list is full; whoever reads stops reading.
         """
         self._found.append(Finding(file, line, name, sentence, severity, hint))
-        if len(self._found) >= MAX_FINDINGS:
+        if len(self._found) >= self._most:
             raise TooManyFindingsError
 
     def has(self, file: str) -> bool:
@@ -118,8 +119,8 @@ class Findings:
         """
         if self._found:
             found = [each.text for each in self]
-            if len(found) >= MAX_FINDINGS:
-                found.append(f"policy: more than {MAX_FINDINGS} findings; the rest was not read [too-many]")
+            if len(found) >= self._most:
+                found.append(f"policy: more than {self._most} findings; the rest was not read [too-many]")
             raise PolicyInvalidError(found)
 
 

@@ -72,7 +72,7 @@ def test_nothing_here_switches_casbin_off_or_reloads_it():
     folder = Path(broker.policy.__file__).parent
     named = {
         node.attr if isinstance(node, ast.Attribute) else node.id
-        for path in folder.glob("*.py")
+        for path in folder.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(node, ast.Attribute | ast.Name)
     }

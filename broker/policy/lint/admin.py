@@ -1,0 +1,51 @@
+"""`admin.csv` against itself and against the RPCs of the release."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from broker.policy.admin import AdminTable
+from broker.policy.files import ADMIN
+from broker.policy.findings import Findings, Severity, nearest
+from broker.policy.lines import read_csv
+
+
+def check_admin(text: str, table: AdminTable, methods: Iterable[str], findings: Findings) -> None:
+    """Names rows that do nothing, and RPCs without a row.
+
+    Args:
+        text: of the file, which its strict reader has accepted.
+        table: what that reader made of it.
+        methods: the full names of the release's RPCs; none: they are not known here.
+        findings: where to say what is wrong.
+    """
+    lines = list(read_csv(ADMIN, text, Findings()))
+    known = frozenset(methods)
+    allows = {line.words[1:3]: line.number for line in lines if line.words[::3] == ("p", "allow")}
+    held = {line.words[2] for line in lines if line.words[0] == "g"}
+    for line in lines:
+        if line.words[0] == "g":
+            continue
+        _, role, method, effect = line.words
+        if effect == "deny" and (role, method) in allows:
+            findings.add(
+                ADMIN,
+                line.number,
+                "shadowed-rule",
+                f"the line takes away what line {allows[role, method]} gives",
+                Severity.WARNING,
+            )
+        if role not in held:
+            findings.add(
+                ADMIN, line.number, "role-without-members", f"nobody has role {role!r}", Severity.WARNING
+            )
+        if known and method not in known:
+            findings.add(
+                ADMIN,
+                line.number,
+                "unknown-method",
+                f"this release has no RPC {method}; {nearest(method, known)}",
+                Severity.WARNING,
+            )
+    for method in table.missing(known):
+        findings.add(ADMIN, 1, "method-missing", f"no row for {method}; add who may call it")

@@ -1,0 +1,131 @@
+"""What to do about each finding, by its name; a test looks for names without a hint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+_RELEASE = "Put back the model.conf of this release; a model is changed by a release, never by hand."
+_WORD = "Write one of the known words, or declare the new one first."
+_PLAIN = "Write the plain text; what looks like nothing is read otherwise than it is decided."
+_SHORTER = "Make it smaller; the cap keeps one file from holding up every broker."
+_YAML = "Write it in the plain form of the files that ship: keys, words, numbers, one document."
+
+HINTS: Mapping[str, str] = MappingProxyType(
+    {
+        "accept-form": "Write '# accept sensitive-clear: why' directly above the rule that it is for.",
+        "accept-unused": "Remove the comment, or move it to the line above the rule that it is for.",
+        "alias": _YAML,
+        "blank-value": "Write the word, or 'any' where it does not matter.",
+        "byte-order-mark": _PLAIN,
+        "carriage-return": _PLAIN,
+        "character": "Use letters, digits and . _ : / - only; there are no patterns and no code here.",
+        "class-without-fields": "Remove the class, or give it a field.",
+        "column-twice": "Keep one field per column; the milder of two classes would win.",
+        "contact-not-sensitive": "Add 'sensitive: true' to the class.",
+        "contradiction": "Keep the one that is meant; a denial wins in any case.",
+        "deny-masked": "Deny 'any' level, or 'clear'.",
+        "deny-until": "Remove the end; when the denial is to go, remove its line.",
+        "digest": "Load the files again from the folder.",
+        "duplicate": "Remove one of the two.",
+        "duplicate-key": "Remove one of the two.",
+        "empty": "Restore the file; nothing is not a policy.",
+        "encoding": "Save the file as UTF-8.",
+        "end-missing": "Restore the lost end of the file, then its last line.",
+        "field-count": "Compare the line with the one that explains the columns.",
+        "field-unused": "Nothing to do, unless a rule for it was forgotten.",
+        "file-irregular": "Put a plain file there.",
+        "file-missing": "A policy is five files; restore this one.",
+        "file-unknown": "A policy is five files; remove this one.",
+        "identifier": "Write the plain name of the table or column, the table with its schema.",
+        "identity": "Write the identity as the certificate has it.",
+        "invisible-character": _PLAIN,
+        "line-too-long": _SHORTER,
+        "method": "Write the RPC's full name, as `broker policy whoami` or the protocol's files give it.",
+        "method-missing": "Add 'p, <role>, <method>, allow' for whoever may call it.",
+        "missing-key": _YAML,
+        "model-bracket": _RELEASE,
+        "model-call": _RELEASE,
+        "model-changed": _RELEASE,
+        "model-comment": _RELEASE,
+        "model-continuation": _RELEASE,
+        "model-definition": _RELEASE,
+        "model-key": _RELEASE,
+        "model-line": _RELEASE,
+        "model-matcher": _RELEASE,
+        "model-missing": _RELEASE,
+        "model-operator": _RELEASE,
+        "model-section": _RELEASE,
+        "model-word": _RELEASE,
+        "name": "Choose another name.",
+        "never-matches": "Remove the rule, or name what it was meant for.",
+        "no-groups": "Map at least one group of the identity provider to a role.",
+        "no-rules": "Restore the rules; without any, nothing would be allowed to anybody.",
+        "not-a-group": "Map groups to roles; who is in a group is the identity provider's business.",
+        "not-decided": "Fewer or simpler rules can be looked at whole; decisions are not affected.",
+        "nothing-sensitive": "Mark the classes that a fraudster would want with 'sensitive: true'.",
+        "nul": _PLAIN,
+        "out-of-range": "Write a number within the bounds.",
+        "parent": "Give the kind all three of 'via', 'link' and 'rows', or none of them.",
+        "parent-cycle": "Let each kind hang on one that leads to the root.",
+        "precaution": "Nothing to do; keep it if it says what shall never be.",
+        "purpose-unused": "Remove the purpose, or write the rule that it needs.",
+        "quoted": "Write the bare word.",
+        "redundant-rule": "Remove the rule, one at a time, and check again; or accept it in writing.",
+        "refused": "Read the sentence; it comes from the reader of the files.",
+        "reserved-word": "Choose another name.",
+        "role-chain": "Let roles include others less deeply.",
+        "role-cycle": "Take one of the lines away.",
+        "role-name": "Choose a name of lower-case letters, digits, - and _.",
+        "role-without-group": "Map a group to the role, or to a role that includes it.",
+        "role-without-members": "Give the role to somebody, or remove its rows.",
+        "role-without-rules": "Correct the role's name, write its rules, or remove the line.",
+        "root": "Leave 'via' out for the customer's own kind, and for no other.",
+        "rule-ended": "Remove the rule, or give it a later end.",
+        "rule-ends-soon": "Nothing to do, unless it must go on.",
+        "sensitive-clear": "Ask for presence 'present' or level 'masked'; or write "
+        "'# accept sensitive-clear: why' directly above the rule.",
+        "sensitive-wildcard": "Name the purpose and the relation; or write "
+        "'# accept sensitive-wildcard: why' directly above the rule.",
+        "several-documents": _YAML,
+        "shadowed-rule": "Remove the rule or narrow the denial; or accept it in writing.",
+        "stray-space": _PLAIN,
+        "syntax": _YAML,
+        "tab": _PLAIN,
+        "table-differs": "Report it with the files; until it is understood the policy is not served.",
+        "tag": _YAML,
+        "too-deep": _YAML,
+        "too-large": _SHORTER,
+        "too-many": "Put right what is told, then check again.",
+        "too-many-lines": _SHORTER,
+        "too-many-roles": _SHORTER,
+        "too-many-rules": _SHORTER,
+        "trailing-comment": "Give the comment a line of its own.",
+        "unknown-class": _WORD,
+        "unknown-effect": _WORD,
+        "unknown-field": _WORD,
+        "unknown-key": _WORD,
+        "unknown-level": _WORD,
+        "unknown-mask": _WORD,
+        "unknown-method": "Correct the name, or remove the row.",
+        "unknown-opened-by": _WORD,
+        "unknown-parent": _WORD,
+        "unknown-presence": _WORD,
+        "unknown-provenance": _WORD,
+        "unknown-purpose": _WORD,
+        "unknown-relation": _WORD,
+        "unknown-role": _WORD,
+        "unknown-ticket-kind": _WORD,
+        "unknown-type": "Begin the line with p (a rule), g (a group or role) or # (a comment).",
+        "until": "Write 'until' and the last day: until 2027-01-31.",
+        "wildcard": "Name each word, or write 'any'.",
+        "wildcard-allow": "Write one rule for each role and each field class.",
+        "wrong-type": _YAML,
+    }
+)
+"""What to do, by the name of the finding."""
+
+
+def hint_of(name: str) -> str:
+    """Gives what to do about a finding."""
+    return HINTS.get(name, "")
