@@ -72,6 +72,11 @@ class AdminTable:
                 named = {method for role, method, effect in p if role in held and effect == "allow"}
                 self._allowed[held] = frozenset(m for m in named if enforcer.enforce(subject, m) is True)
 
+    @property
+    def members(self) -> Mapping[str, frozenset[str]]:
+        """Gives the roles of everybody whom the file names, identities and groups (`idp:…`)."""
+        return self._roles
+
     def roles(self, identity: str) -> frozenset[str]:
         """Gives the roles of a certificate's identity; empty where the file does not name it."""
         return frozenset() if identity.startswith(GROUP_PREFIX) else self._roles.get(identity, frozenset())

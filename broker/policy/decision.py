@@ -19,11 +19,11 @@ from broker.catalog import Catalog
 from broker.model import Budget, Decided, Decision, Facts
 from broker.policy.admin import AdminTable, read_admin
 from broker.policy.catalog_reader import read_catalog
-from broker.policy.engine import check_model
 from broker.policy.explain import explain
 from broker.policy.files import ADMIN, CATALOG, LIMITS, MODEL, RULES, PolicyFiles
 from broker.policy.findings import Findings, TooManyFindingsError
 from broker.policy.limits import Limits, read_limits
+from broker.policy.models import KNOWN, SERVED, Models, check_model
 from broker.policy.rules import RuleBook, read_rules
 from broker.policy.table import Table
 from broker.policy.verify import verify
@@ -92,13 +92,37 @@ def load(files: PolicyFiles, version: str, *, thorough: bool = False, today: dat
         PolicyInvalidError: with everything that is wrong, each with file and line.
     """
     with _ONE_AT_A_TIME:
-        return _load(files, version, today or datetime.now(UTC).date(), thorough=thorough)
+        return _load(files, version, today or datetime.now(UTC).date(), SERVED, thorough=thorough)
 
 
-def _load(files: PolicyFiles, version: str, today: date, *, thorough: bool) -> Policy:
+def load_known(
+    files: PolicyFiles,
+    version: str,
+    models: Models = KNOWN,
+    *,
+    thorough: bool = False,
+    today: date | None = None,
+) -> Policy:
+    """Loads a policy that may be of an older release, for comparing and replaying; never to serve it.
+
+    Args:
+        files: the five files.
+        version: a name for it.
+        models: the known models, by hash; each with its columns of facts.
+        thorough: as for `load`.
+        today: as for `load`.
+
+    Raises:
+        PolicyInvalidError: with everything that is wrong; an unknown model is.
+    """
+    with _ONE_AT_A_TIME:
+        return _load(files, version, today or datetime.now(UTC).date(), models, thorough=thorough)
+
+
+def _load(files: PolicyFiles, version: str, today: date, models: Models, *, thorough: bool) -> Policy:
     findings = Findings()
     try:
-        parts = read_parts(files, findings)
+        parts = read_parts(files, findings, models)
     except TooManyFindingsError:
         parts = None
     findings.raise_if_any()
@@ -111,12 +135,14 @@ def _load(files: PolicyFiles, version: str, today: date, *, thorough: bool) -> P
     return Policy(version, files.digest, catalog, limits, admin, book, table, said, today)
 
 
-def read_parts(files: PolicyFiles, findings: Findings) -> tuple[Catalog, RuleBook, Limits, AdminTable] | None:
+def read_parts(
+    files: PolicyFiles, findings: Findings, models: Models = SERVED
+) -> tuple[Catalog, RuleBook, Limits, AdminTable] | None:
     """Lets every reader speak, so that one load tells of all files; rules are read against the catalog."""
-    check_model(files.texts[MODEL], findings)
+    columns = check_model(files.texts[MODEL], models, findings)
     admin = read_admin(files.texts[ADMIN], findings)
     catalog = read_catalog(files.texts[CATALOG], findings)
-    book = read_rules(files.texts[RULES], catalog, findings) if catalog else None
+    book = read_rules(files.texts[RULES], catalog, findings, columns) if catalog else None
     roles = book.mapped_roles if book and not findings.has(RULES) else None
     limits = read_limits(files.texts[LIMITS], roles, findings)
     if catalog is None or book is None or limits is None:

@@ -10,16 +10,13 @@ Invariants:
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 
 from casbin import Enforcer, Model
 from casbin.persist import Adapter
 
 from broker.catalog import Catalog
-from broker.policy.files import MODEL
-from broker.policy.findings import Findings
-from broker.policy.rules import Rule, RuleBook
+from broker.policy.rules import CONDITIONS, Rule, RuleBook
 
 MODEL_SHA256 = "9bee5fb277079232b73ea91a4209286c97d961fbbd05123d94c52f6679cedf70"
 """Hash of the `model.conf` of this release."""
@@ -41,18 +38,6 @@ def words_adapter(sections: Mapping[str, Sequence[tuple[str, ...]]]) -> Adapter:
     return _Words(sections)
 
 
-def check_model(text: str, findings: Findings) -> None:
-    """Refuses every model but this release's, whatever the difference is."""
-    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-    if digest != MODEL_SHA256:
-        findings.add(
-            MODEL,
-            1,
-            "model-changed",
-            f"the model belongs to the release; its sha256 must be {MODEL_SHA256}, not {digest}",
-        )
-
-
 def subject(roles: Iterable[str]) -> str:
     """Names a set of roles as Casbin's subject; `@` and `+` cannot occur in a role's name."""
     return "@" + "+".join(sorted(roles))
@@ -70,9 +55,12 @@ class Engine:
         g = [(role, included) for role, to in book.nesting.items() for included in sorted(to)]
         g += [(subject(roles), role) for roles in role_sets for role in sorted(roles)]
         g2 = [(field.full_name, field.field_class) for field in catalog.fields.values()]
-        p = [rule.words for rule in book.rules]
-        self._rules = {rule.words: rule for rule in book.rules}
-        self._enforcer = Enforcer(Enforcer.new_model(text=model), words_adapter({"p": p, "g": g, "g2": g2}))
+        self._places = tuple(CONDITIONS.index(name) for name in book.columns)
+        p = {(rule.role, *self._known(rule.conditions), *rule.words[-3:]): rule for rule in book.rules}
+        self._rules: Mapping[tuple[str, ...], Rule] = p
+        self._enforcer = Enforcer(
+            Enforcer.new_model(text=model), words_adapter({"p": list(p), "g": g, "g2": g2})
+        )
 
     def ask(
         self, roles: frozenset[str], conditions: tuple[str, ...], field: str, level: str
@@ -81,9 +69,13 @@ class Engine:
 
         An allow without a rule is no allow.
         """
-        allowed, words = self._enforcer.enforce_ex(subject(roles), *conditions, field, level)
+        allowed, words = self._enforcer.enforce_ex(subject(roles), *self._known(conditions), field, level)
         rule = self._rules.get(tuple(words))
         return (allowed is True and rule is not None), rule
+
+    def _known(self, conditions: tuple[str, ...]) -> tuple[str, ...]:
+        """Gives the conditions that the model knows, in its order."""
+        return tuple([conditions[place] for place in self._places])
 
     def enforce(self, request: tuple[str, ...]) -> bool:
         """Asks as any program would ask stock Casbin; for measurements."""

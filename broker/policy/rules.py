@@ -79,6 +79,7 @@ class RuleBook:
     rules: tuple[Rule, ...]
     groups: Mapping[str, frozenset[str]]  # group, without its prefix -> roles
     nesting: Mapping[str, frozenset[str]]  # role -> the roles that it includes directly
+    columns: tuple[str, ...] = CONDITIONS  # the facts that its model knows
 
     @property
     def mapped_roles(self) -> frozenset[str]:
@@ -107,8 +108,17 @@ class RuleBook:
         return frozenset(seen)
 
 
-def read_rules(text: str, catalog: Catalog, findings: Findings) -> RuleBook:
-    """Reads `policy.csv` against the catalog; what is wrong goes to the findings."""
+def read_rules(
+    text: str, catalog: Catalog, findings: Findings, columns: tuple[str, ...] = CONDITIONS
+) -> RuleBook:
+    """Reads `policy.csv` against the catalog; what is wrong goes to the findings.
+
+    Args:
+        text: the file.
+        catalog: the words that rules may use.
+        findings: where to say what is wrong.
+        columns: the facts that the model knows; of the others a rule says `any`.
+    """
     p_lines: list[Line] = []
     g_lines: list[Line] = []
     seen: dict[tuple[str, ...], int] = {}
@@ -125,7 +135,7 @@ def read_rules(text: str, catalog: Catalog, findings: Findings) -> RuleBook:
             break
     groups, nesting = _read_groups(g_lines, findings)
     roles = frozenset().union(*groups.values(), *nesting.values())
-    rules = _read_rules(p_lines, roles, catalog, findings)
+    rules = _read_rules(p_lines, roles, catalog, findings, columns)
     if not p_lines and not findings.has(RULES):
         findings.add(
             RULES, 1, "no-rules", "the file has no rule at all; a policy without rules is not served"
@@ -140,6 +150,7 @@ def read_rules(text: str, catalog: Catalog, findings: Findings) -> RuleBook:
         rules=tuple(rules),
         groups=MappingProxyType({group: frozenset(to) for group, to in groups.items()}),
         nesting=MappingProxyType({role: frozenset(to) for role, to in nesting.items()}),
+        columns=columns,
     )
 
 
@@ -236,8 +247,13 @@ def _check_nesting(lines: Sequence[Line], nesting: Mapping[str, set[str]], findi
 
 
 def _read_rules(
-    lines: Sequence[Line], roles: frozenset[str], catalog: Catalog, findings: Findings
+    lines: Sequence[Line],
+    roles: frozenset[str],
+    catalog: Catalog,
+    findings: Findings,
+    columns: tuple[str, ...],
 ) -> list[Rule]:
+    names = ("role", *columns, "field", "level", "effect")
     fields = frozenset(catalog.fields) | frozenset(catalog.field_classes)
     vocabulary: dict[str, tuple[str, frozenset[str]]] = {
         "role": ("no g line leads to a role {0}", roles | {ANY}),
@@ -254,12 +270,13 @@ def _read_rules(
     rules: list[Rule] = []
     lines_by_question: dict[tuple[str, ...], Rule] = {}
     for line in lines:
-        cut = _cut(line, findings)
+        cut = _cut(line, names, findings)
         if cut is None:
             continue
         words, until = cut
         good = True
-        for column, word in zip(COLUMNS, words, strict=True):
+        said = dict(zip(names, words, strict=True))
+        for column, word in said.items():
             sentence, known = vocabulary[column]
             if word not in known:
                 findings.add(
@@ -271,7 +288,10 @@ def _read_rules(
                 good = False
         if not good:
             continue
-        rule = Rule(line.number, words[0], words[1:7], words[7], words[8], words[9], until)
+        conditions = tuple(said.get(name, ANY) for name in CONDITIONS)
+        rule = Rule(
+            line.number, said["role"], conditions, said["field"], said["level"], said["effect"], until
+        )
         other = lines_by_question.setdefault(words[:-1], rule)
         if other is rule:
             if _sensible(rule, findings):
@@ -287,11 +307,13 @@ def _read_rules(
     return rules
 
 
-def _cut(line: Line, findings: Findings) -> tuple[tuple[str, ...], date | None] | None:
+def _cut(
+    line: Line, names: tuple[str, ...], findings: Findings
+) -> tuple[tuple[str, ...], date | None] | None:
     """Takes the type from a `p` line and the end, where it has one: `until 2027-01-31`, to its end in UTC."""
     words = line.words[1:]
     until: date | None = None
-    if len(words) == len(COLUMNS) + 1 and words[-1].startswith("until"):
+    if len(words) == len(names) + 1 and words[-1].startswith("until"):
         *most, effect, end = words
         words = (*most, effect)
         if effect == "deny":
@@ -309,12 +331,12 @@ def _cut(line: Line, findings: Findings) -> tuple[tuple[str, ...], date | None] 
             sentence = f"{quoted(end)} is not an end; write it as 'until 2027-01-31'"
             findings.add(RULES, line.number, "until", sentence)
             return None
-    if len(words) != len(COLUMNS):
+    if len(words) != len(names):
         findings.add(
             RULES,
             line.number,
             "field-count",
-            f"a rule has {len(COLUMNS)} values behind 'p' ({', '.join(COLUMNS)}), not {len(words)}; "
+            f"a rule has {len(names)} values behind 'p' ({', '.join(names)}), not {len(words)}; "
             "an allow may have an end behind them (until 2027-01-31)",
         )
         return None
