@@ -4,6 +4,8 @@ import pytest
 
 from tests.policy.sample import POLICIES, edited, files
 
+WHO = "tier1, resolve, assignee, routed, not opened by the agent"
+
 
 @pytest.fixture
 def folders(tmp_path):
@@ -33,8 +35,7 @@ def test_widening_and_narrowing_are_apart(broker, folders):
         f"{folders['wider']} -> {folders['narrower']}: 2 narrowing",
         "",
         "Narrowing: somebody may see or do less",
-        "  rules    tier1, resolve, assignee, routed, not opened by the agent, customer present: "
-        "customer.phone clear -> masked",
+        f"  rules    {WHO}, customer present: customer.phone clear -> masked",
         "  limits   tier1: customers an hour 30 -> 29",
     ]
     said = broker("policy", "compare", folders["narrower"], folders["wider"])
