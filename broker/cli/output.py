@@ -37,6 +37,13 @@ class Progress(Protocol):
         """Shows it."""
 
 
+class BarProgress(Protocol):
+    """Takes what is done now, which share of it is done, and what else is to be seen."""
+
+    def __call__(self, text: str, done: float, more: str, /) -> None:
+        """Shows it."""
+
+
 def print_json(data: object) -> None:
     """Prints data as one JSON document; times in ISO 8601."""
     sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False, default=_plain) + "\n")
@@ -113,6 +120,24 @@ def progress(text: str) -> Iterator[Progress]:
 
     with Console(file=sys.stderr).status(Text(text)) as status:
         yield lambda new: status.update(Text(new))
+
+
+@contextmanager
+def progress_bar(text: str) -> Iterator[BarProgress]:
+    """Shows a bar with a text beside it; on no terminal, nothing."""
+    if not sys.stderr.isatty():
+        yield lambda _text, _done, _more: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
+        TimeRemainingColumn(), TextColumn("{task.fields[more]}", markup=False),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bars:
+        bar = bars.add_task(text, total=1.0, more="")
+        yield lambda what, done, more: bars.update(bar, description=what, completed=done, more=more)
 
 
 def _plain(value: object) -> object:
