@@ -16,7 +16,8 @@ import asyncpg
 from broker.catalog import Catalog
 from broker.database import Connection, queries
 from broker.records.plan import FUNCTIONS, allowed_columns, findings, slow
-from broker.records.relations import World, look, mapping_of, uncovered
+from broker.records.relations import World, look
+from broker.records.shape import Shape, guard_shape, uncovered
 
 FIXED_IN = {15: 150014, 16: 160010, 17: 170006}
 """First minor releases in which statistics no longer leak past row security (CVE-2025-8713)."""
@@ -49,8 +50,14 @@ async def check(conn: Connection, catalog: Catalog) -> list[Assertion]:
     world = await look(conn, catalog)
     views = await conn.fetch(q.guard_views)
     functions = await conn.fetch(q.guard_functions)
-    found = [*_roles(roles), *_tables(catalog, world), *_views(catalog, world, views), *_functions(functions)]
-    found += await _status(conn, catalog)
+    installed = await installed_shape(conn)
+    found = [
+        *_roles(roles),
+        *_tables(catalog, world, installed or {}),
+        *_views(catalog, world, views),
+        *_functions(functions),
+    ]
+    found += await _status(conn, catalog, installed)
     minimum = FIXED_IN.get(world.version // 10000, 150014)
     found.append(
         Assertion(
@@ -62,6 +69,21 @@ async def check(conn: Connection, catalog: Catalog) -> list[Assertion]:
         )
     )
     return found
+
+
+async def installed_shape(conn: Connection) -> Shape | None:
+    """Gives what the installed guard holds; None where it does not say. The reader's role may ask."""
+    try:
+        status = await conn.fetchrow(queries("records").status)
+    except (
+        asyncpg.InvalidSchemaNameError,
+        asyncpg.UndefinedFunctionError,
+        asyncpg.UndefinedTableError,
+        asyncpg.InsufficientPrivilegeError,
+    ):
+        return None
+    shape: Shape | None = json.loads(status["mapping"]) if status and status["mapping"] else None
+    return shape
 
 
 async def fingerprint(conn: Connection) -> str:
@@ -97,7 +119,7 @@ def _roles(roles: dict[str, asyncpg.Record]) -> Iterator[Assertion]:
             )
 
 
-def _tables(catalog: Catalog, world: World) -> Iterator[Assertion]:
+def _tables(catalog: Catalog, world: World, installed: Shape) -> Iterator[Assertion]:
     for kind in catalog.kinds.values():
         relation = world.relations.get(kind.name)
         if relation is None:
@@ -122,13 +144,19 @@ def _tables(catalog: Catalog, world: World) -> Iterator[Assertion]:
                 f"owned by {relation.owner}",
                 "give the table another owner, or take the roles out of it",
             )
-            extra = {c.name for c in relation.columns.values() if c.guard_reads} - allowed_columns(
-                catalog, world, relation
-            )
+            # What is installed may be ahead of the active catalog: a version comes after its guard.
+            ahead = {
+                column
+                for shape in installed.values()
+                if shape["table"] == [kind.schema, kind.table]
+                for column in (shape["key"], shape["link"], *shape["fields"].values())
+            }
+            reads = {c.name for c in relation.columns.values() if c.guard_reads}
+            extra = reads - allowed_columns(catalog, world, relation) - ahead
             yield Assertion(
                 f"{name} mapped columns only",
                 not extra and not relation.guard_table_rights,
-                f"beyond the catalog: {', '.join(sorted(extra)) or 'none'}",
+                f"beyond what is installed: {', '.join(sorted(extra)) or 'none'}",
                 "REVOKE them from broker_guard and PUBLIC",
             )
         yield Assertion(
@@ -197,7 +225,7 @@ def _functions(functions: list[asyncpg.Record]) -> Iterator[Assertion]:
         )
 
 
-async def _status(conn: Connection, catalog: Catalog) -> list[Assertion]:
+async def _status(conn: Connection, catalog: Catalog, installed: Shape | None) -> list[Assertion]:
     try:
         status = await conn.fetchrow(queries("records").status)
         looks = await fingerprint(conn)
@@ -209,21 +237,20 @@ async def _status(conn: Connection, catalog: Catalog) -> list[Assertion]:
         return [
             Assertion("status", False, f"the guard does not say what it is ({type(exc).__name__})", INSTALL)
         ]
-    if status is None or status["mapping"] is None:
+    if status is None or installed is None:
         return [Assertion("mapping", False, "no mapping is installed", INSTALL)]
-    installed = json.loads(status["mapping"])
     lacking = uncovered(installed, catalog)
     rotate = "run: broker keys rotate --guard"
     return [
         Assertion(
             "mapping covers the catalog",
             not lacking,
-            f"otherwise or not at all: {', '.join(lacking) or 'none'}",
+            "; ".join(lacking) or "every kind and field",
             INSTALL,
         ),
         Assertion(
             "mapping is the catalog's",
-            installed == mapping_of(catalog),
+            installed == guard_shape(catalog),
             "what is installed and the active catalog are the same",
             INSTALL,
             warning=True,

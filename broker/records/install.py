@@ -20,7 +20,8 @@ from broker.catalog import Catalog
 from broker.database import Connection, queries
 from broker.records.checks import fingerprint
 from broker.records.plan import OUR_POLICIES, UNDOING, Plan, Step, build, findings, notes
-from broker.records.relations import Relation, World, look, mapping_text
+from broker.records.relations import Relation, World, look
+from broker.records.shape import guard_shape, shape_text
 
 LOCK_TRIES = 50
 """Tries before we give up and say that the tables are busy."""
@@ -54,7 +55,7 @@ async def plan_install(conn: Connection, catalog: Catalog) -> Plan:
     same = [s.sql for s in steps] == [s.sql for s in done if s.part == "mapping"]
     if done and same and await _unspoilt(conn, now):
         return Plan((), notes(catalog, world))
-    return Plan((*before, *steps), notes(catalog, world), mapping_text(catalog), forget=bool(done))
+    return Plan((*before, *steps), notes(catalog, world), shape_text(guard_shape(catalog)), forget=bool(done))
 
 
 async def plan_uninstall(conn: Connection, *, destroy_salts: bool = False) -> Plan:

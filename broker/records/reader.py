@@ -27,9 +27,10 @@ from broker.errors import (
     StartupError,
 )
 from broker.model import RecordSlice, Row
-from broker.records.checks import check
+from broker.records.checks import check, installed_shape
 from broker.records.plan import Template
 from broker.records.relations import WORD
+from broker.records.shape import Shape
 
 READER_SETTINGS: Mapping[str, str] = {
     # Values leave as text: their spelling must not hang on how the server is set up.
@@ -149,6 +150,17 @@ class RecordReader:
         if wrong:
             lines = [f"{a.name}: {a.text}; {a.remedy}" for a in wrong]
             raise StartupError("records database: the guard does not stand:\n" + "\n".join(lines))
+
+    async def installed_shape(self) -> Shape | None:
+        """Gives what the installed guard holds, to be held against another catalog by `shape.uncovered`.
+
+        None where no guard is installed, or it does not say.
+
+        Raises:
+            DatabaseUnavailableError: the records database does not answer.
+        """
+        async with connection(self._pool) as conn:
+            return await installed_shape(conn)
 
     async def _flush_reads(self, asks: Sequence[_Ask]) -> Sequence[RecordSlice | BaseException]:
         shelf = self._shelf  # one catalog for the whole flush

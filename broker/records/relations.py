@@ -7,11 +7,9 @@ Invariants:
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from broker.catalog import Catalog, Kind
 from broker.database import Connection, queries
@@ -160,38 +158,3 @@ def chain(catalog: Catalog, kind: Kind) -> list[Kind]:
         if len(links) > len(catalog.kinds):
             raise ValueError(f"kind {kind.name}: its parents run in a circle")
     return links
-
-
-def mapping_of(catalog: Catalog) -> dict[str, dict[str, Any]]:
-    """Gives what of a catalog is built into the guard; classes and masks are the broker's alone."""
-    return {
-        kind.name: {
-            "table": [kind.schema, kind.table],
-            "key": kind.key,
-            "via": kind.via,
-            "link": kind.link,
-            "rows": kind.rows,
-            "fields": {f.name: f.column for f in kind.fields.values()},
-        }
-        for kind in catalog.kinds.values()
-    }
-
-
-def mapping_text(catalog: Catalog) -> str:
-    """Gives the mapping in one spelling, for storing and comparing."""
-    return json.dumps(mapping_of(catalog), sort_keys=True, ensure_ascii=True)
-
-
-def uncovered(installed: Mapping[str, Any], catalog: Catalog) -> list[str]:
-    """Lists what the catalog maps and the installed guard maps otherwise or not at all."""
-    missing: list[str] = []
-    for name, wanted in mapping_of(catalog).items():
-        have = installed.get(name)
-        fields = wanted.pop("fields")
-        have = dict(installed.get(name, {}))
-        have_fields = have.pop("fields", {})
-        if wanted != have:
-            missing.append(name)
-        else:
-            missing += [f"{name}.{f}" for f, column in fields.items() if have_fields.get(f) != column]
-    return missing
