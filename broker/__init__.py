@@ -13,7 +13,7 @@ Layers, top first; a room imports only from below, siblings (|) never each other
 
     __main__ > cli > dev > server > rpc
       > access | activation | audit | containment | replaying | shadowing
-      > authn | tickets | policy | grants | records | masking | ledger | traces
+      > authn | tickets | policy | grants | records | masking | ledger | tlog | traces
       > database | keys > jose > telemetry | settings | catalog | merkle | note > errors > model
     client stands apart (imports v1 alone); v1 and sql are leaves
 """

@@ -9,6 +9,7 @@ Invariants:
 """
 
 from broker.keys.folder import KeyFolder, KeyInfo, KeyState, write_durably
+from broker.keys.log import LogKeyFolder, LogKeys, Rotation
 from broker.keys.signing import ALGORITHM, FileSigner, Signer, SigningKeys, sign_compact
 
 __all__ = [
@@ -17,6 +18,9 @@ __all__ = [
     "KeyFolder",
     "KeyInfo",
     "KeyState",
+    "LogKeyFolder",
+    "LogKeys",
+    "Rotation",
     "Signer",
     "SigningKeys",
     "sign_compact",

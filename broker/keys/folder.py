@@ -114,7 +114,7 @@ class KeyFolder:
             StartupError: the last rotation is still under way, or `immediately` without need.
         """
         now = int(now)
-        with self._locked():
+        with locked(self.folder):
             keys = self.list(now)
             living = [key for key in keys if key.state is not KeyState.GONE]
             if immediately and living:
@@ -140,7 +140,7 @@ class KeyFolder:
             StartupError: no living key has that id.
         """
         now = int(now)
-        with self._locked():
+        with locked(self.folder):
             keys = self.list(now)
             stolen = next((k for k in keys if k.kid == kid and k.state is not KeyState.GONE), None)
             if stolen is None:
@@ -208,16 +208,17 @@ class KeyFolder:
             if _KEY_FILE.fullmatch(name) and (path.name != name or name not in living):
                 path.unlink(missing_ok=True)
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Keeps two commands apart; a crash frees the lock."""
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(self.folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps two changes of a folder of keys apart, making it where needed; a crash frees the lock."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def check_mode(path: Path, forbidden: int) -> None:
