@@ -157,6 +157,15 @@ class Settings(BaseSettings):
     )
     keys_dir: Path | None = Field(None, description="folder of the signing keys (PEM files, 0600)")
 
+    # The transparency log, written by the admin process.
+    tlog_dir: Path | None = Field(None, description="folder where checkpoints and tiles are published; "
+                                  "shared by all brokers of one ledger")  # fmt: skip
+    tlog_keys_dir: Path | None = Field(None, description="folder of the log's keys (PEM files, 0600)")
+    tlog_origin: str = Field(
+        "", pattern=r"^[^\s+]*$", description="name of the log for ever; default: the issuer's, and `/ledger`"
+    )
+    tlog_interval: Seconds = Field(0.25, le=60, description="time between looks for events to publish")
+
     # Limits.
     grant_seconds: Seconds = Field(600, le=3600, description="longest life of a grant, over limits.yaml")
     call_timeout: Seconds = Field(5, description="longest time one call may take, whatever its deadline says")
@@ -169,6 +178,11 @@ class Settings(BaseSettings):
 
     # Policy.
     policies_dir: Path = Field(Path("policies"), description="activated on an empty database only")
+
+    @property
+    def log_origin(self) -> str:
+        """Names the transparency log."""
+        return self.tlog_origin or self.issuer.partition("://")[2].rstrip("/") + "/ledger"
 
     @field_validator("issuer")
     @classmethod
@@ -204,7 +218,8 @@ class Settings(BaseSettings):
 
 
 SERVE_NEEDS = ("dsn", "reader_dsn", "admin_dsn", "feed_dsn", "access", "admin", "issuer", "trust_domain",
-               "issuers", "admin_issuers", "tools", "feeds", "keys_dir")  # fmt: skip
+               "issuers", "admin_issuers", "tools", "feeds", "keys_dir", "tlog_dir",
+               "tlog_keys_dir")  # fmt: skip
 """What `broker serve` refuses to start without."""
 
 

@@ -25,10 +25,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from jwt.algorithms import ECAlgorithm
 
-from broker.keys import KeyFolder
+from broker.keys import KeyFolder, LogKeyFolder
 
 LIFETIME = timedelta(days=90)
 TRUST_DOMAIN = "broker.dev"
+LOG_ORIGIN = f"broker.{TRUST_DOMAIN}/ledger"
 CLIENTS = ("tool/helpdesk", "feed/helpdesk", "admin/containment", "admin/auditor", "admin/console")
 """The identities that policies/admin.csv and the settings below know."""
 
@@ -134,6 +135,9 @@ auditor_dsn = "{_dsn("broker_auditor", passwords)}"
 issuer = "https://broker.{TRUST_DOMAIN}"
 trust_domain = "{TRUST_DOMAIN}"
 keys_dir = "/var/lib/broker"
+tlog_dir = "/var/lib/broker/log"
+tlog_keys_dir = "/var/lib/broker/log-keys"
+tlog_origin = "{LOG_ORIGIN}"
 policies_dir = "/srv/broker/policies"
 http_host = "0.0.0.0"
 
@@ -227,6 +231,7 @@ def main(folder: Path) -> int:
             keys = KeyFolder(target)
             if not keys.list(time.time()):
                 keys.rotate(time.time(), immediately=True)
+                LogKeyFolder(target / "log-keys", LOG_ORIGIN).create()
         if os.geteuid() == 0:
             for path in (*target.iterdir(), target):
                 os.chown(path, OWNERS[name], OWNERS[name])

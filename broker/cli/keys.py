@@ -1,4 +1,4 @@
-"""`broker keys`: the keys that sign grants and receipts, and the guard's keys."""
+"""`broker keys`: the keys that sign grants and receipts, the guard's keys and the log's."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from broker.cli.output import print_json, print_table, progress, say
 from broker.settings import Settings, read_settings
 
 if TYPE_CHECKING:
-    from broker.keys import KeyFolder
+    from broker.keys import KeyFolder, LogKeyFolder
 
 app = typer.Typer(
-    help="Rotate and list signing keys and guard keys.", no_args_is_help=True, rich_markup_mode=None
+    help="Rotate and list the keys of grants, guard and log.", no_args_is_help=True, rich_markup_mode=None
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
@@ -24,10 +24,13 @@ Guard = Annotated[
     bool, typer.Option("--guard", help="The guard's keys in both databases, not the signing keys.")
 ]
 
+LogFlag = Annotated[bool, typer.Option("--log", help="The transparency log's keys, not the signing keys.")]
+
 
 @app.command()
 def rotate(
     guard: Guard = False,
+    log: LogFlag = False,
     now: Annotated[
         bool, typer.Option("--now", help="Sign with it at once; only for the very first key.")
     ] = False,
@@ -36,15 +39,22 @@ def rotate(
     """Make the next key; nothing that runs has to be restarted.
 
     A signing key is published first and signs ten minutes later; the one before verifies until all it
-    signed has ended. A guard key signs at once (BROKER_OWNER_DSN, BROKER_RECORDS_OWNER_DSN).
+    signed has ended. A guard key signs at once (BROKER_OWNER_DSN, BROKER_RECORDS_OWNER_DSN). A log key
+    signs from the next checkpoint on, handed over by a record that both keys sign.
 
     \b
     Example:
       broker keys rotate --now        # the first key
       broker keys rotate              # every month
       broker keys rotate --guard
+      broker keys rotate --log --now  # the log's first key
     """
-    if guard:
+    answer: dict[str, Any]
+    if guard and log:
+        raise typer.BadParameter("--guard and --log are different keys")
+    if log:
+        answer = _rotate_log(read_settings("tlog_keys_dir"), first=now)
+    elif guard:
         with progress("Rotating the guard key"):
             key_id = asyncio.run(_rotate_guard(read_settings("owner_dsn", "records_owner_dsn")))
         answer = {"key_id": key_id, "kind": "guard", "sign_time": datetime.now(UTC)}
@@ -57,6 +67,8 @@ def rotate(
         }
     if as_json:
         print_json(answer)
+    elif log:
+        say(f"log key {answer['key']} signs from the next checkpoint on; give it to the auditors")
     else:
         say(f"{answer['kind']} key {answer['key_id']} signs from {answer['sign_time']:%Y-%m-%d %H:%M:%S} UTC")
 
@@ -80,16 +92,19 @@ def revoke(
 
 
 @app.command("list")
-def list_keys(guard: Guard = False, as_json: Json = False) -> None:
+def list_keys(guard: Guard = False, log: LogFlag = False, as_json: Json = False) -> None:
     """List keys with their state, never their secrets.
 
     \b
     Example:
       broker keys list
       broker keys list --guard --json
+      broker keys list --log          # what auditors verify with
     """
     rows: list[dict[str, Any]]
-    if guard:
+    if log:
+        rows = _list_log(read_settings("tlog_keys_dir"))
+    elif guard:
         rows = asyncio.run(_list_guard(read_settings("records_owner_dsn")))
     else:
         rows = [
@@ -117,6 +132,33 @@ def _folder(settings: Settings) -> KeyFolder:
     if settings.keys_dir is None:
         raise StartupError("settings are missing: BROKER_KEYS_DIR")
     return KeyFolder(settings.keys_dir)
+
+
+def _log_folder(settings: Settings) -> LogKeyFolder:
+    from broker.errors import StartupError
+    from broker.keys import LogKeyFolder
+
+    if settings.tlog_keys_dir is None:
+        raise StartupError("settings are missing: BROKER_TLOG_KEYS_DIR")
+    return LogKeyFolder(settings.tlog_keys_dir, settings.log_origin)
+
+
+def _rotate_log(settings: Settings, *, first: bool) -> dict[str, Any]:
+    folder = _log_folder(settings)
+    key = folder.create() if first else folder.rotate()
+    return {"key_id": key.key_id.hex(), "kind": "log", "key": str(key)}
+
+
+def _list_log(settings: Settings) -> list[dict[str, Any]]:
+    keys = _log_folder(settings).load()
+    return [
+        {
+            "key_id": key.key_id.hex(),
+            "state": "waiting" if key == keys.waiting else "signing" if key == keys.active else "gone",
+            "key": str(key),
+        }
+        for key in keys.keys
+    ]
 
 
 async def _rotate_guard(settings: Settings) -> str:

@@ -160,6 +160,7 @@ async def _build(
     layout: Layout, databases: Databases, draw: Callable[[], sample.SampleData], progress: Progress
 ) -> sample.SampleData:
     progress("Making databases, roles and tables")
+    shutil.rmtree(layout.log, ignore_errors=True)  # of a ledger that is gone
     await _make_databases(databases)
     await migrate(databases.dsn("broker_owner"))
     progress("Drawing sample customers and tickets")

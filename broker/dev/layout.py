@@ -22,10 +22,11 @@ from broker.dev.oidc import DevelopmentIssuer
 from broker.dev.postgres import EmbeddedPostgres
 from broker.dev.sample import ADMINISTRATORS, SampleAgent
 from broker.errors import StartupError
-from broker.keys import write_durably
+from broker.keys import LogKeyFolder, write_durably
 
 TRUST_DOMAIN = "broker.dev"
 BROKER_ISSUER = "https://broker.broker.dev"
+LOG_ORIGIN = f"broker.{TRUST_DOMAIN}/ledger"
 AGENT_ISSUER = "https://idp.broker.dev"
 AUDIENCE = "https://broker.broker.dev"
 ADMIN_ISSUER = "https://admins.broker.dev"
@@ -73,6 +74,8 @@ class Layout:
         self.settings_file = self.folder / "broker.toml"
         self.policies = self.folder / "policies"
         self.keys = self.folder / "keys"
+        self.log = self.folder / "log"
+        self.log_keys = self.folder / "log-keys"
         self.helpdesk = self.folder / "helpdesk"
         self.helpdesk_jwks = self.helpdesk / "jwks.json"
         self.idp = self.folder / "idp"
@@ -106,6 +109,8 @@ class Layout:
         self.helpdesk.mkdir(mode=0o700, exist_ok=True)
         DevelopmentIssuer.open(AGENT_ISSUER, self.idp)
         DevelopmentIssuer.open(ADMIN_ISSUER, self.admin_idp)
+        if not self.log_keys.exists():
+            LogKeyFolder(self.log_keys, LOG_ORIGIN).create()
         authority = self.authority()
         wanted = {
             **{f"tool-{name}": tool_identity(name) for name in TOOLS},
@@ -234,6 +239,9 @@ class Layout:
             "issuer": BROKER_ISSUER,
             "trust_domain": TRUST_DOMAIN,
             "keys_dir": self.keys,
+            "tlog_dir": self.log,
+            "tlog_keys_dir": self.log_keys,
+            "tlog_origin": LOG_ORIGIN,
             "policies_dir": self.policies,
             "access": {**listener, "port": ports["access"]},
             "admin": {**listener, "port": ports["admin"]},

@@ -139,6 +139,8 @@ class Ledger:
             return "the database is a standby"
         if abs(skew := self._clock() - row["now"]) > MOST_SKEW:
             return f"this machine's clock is {skew:+.0f} s off the database's; synchronise it"
+        if row["stopped"]:
+            return "the ledger is behind its published checkpoint; see `broker audit accept-loss`"
         return "" if row["partitions"] else "ledger partitions are missing; run `broker migrate`"
 
     async def _flush(self, items: Sequence[Item]) -> Sequence[Verdict | BaseException]:

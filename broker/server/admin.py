@@ -26,7 +26,7 @@ from broker.errors import (
     PolicyUnavailableError,
     StartupError,
 )
-from broker.keys import SigningKeys
+from broker.keys import LogKeyFolder, SigningKeys
 from broker.ledger import ADMIN_DOOR, DenialRate, EventIds, Ledger
 from broker.policy import AdminTable, PolicyFiles
 from broker.policy.admin import read_admin
@@ -44,6 +44,7 @@ from broker.server.worker import Report
 from broker.settings import Settings
 from broker.telemetry import Metrics
 from broker.tickets import TicketFeed
+from broker.tlog import Directory, LogState, Sequencer
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,10 @@ async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
     """Serves the admin port until told to stop."""
     if settings.admin is None or settings.keys_dir is None:
         raise StartupError("settings are missing: admin, keys_dir")
+    if settings.tlog_dir is None or settings.tlog_keys_dir is None:
+        raise StartupError("settings are missing: tlog_dir, tlog_keys_dir")
+    log_keys = LogKeyFolder(settings.tlog_keys_dir, settings.log_origin)
+    log_keys.load()  # without a key nobody could show that the ledger was changed: refuse to start
     clock = SteadyClock()
     async with AsyncExitStack() as stack:
         pool = await until_there(
@@ -130,6 +135,15 @@ async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
         port = Port("admin", settings.admin, chain)
         port.add(methods, feed.streams())
         port.deny_others(Method("/broker.v1.Unknown/Unknown", Empty, Empty, _denied))
+        sequencer = Sequencer(
+            settings.admin_dsn,
+            Directory(settings.tlog_dir),
+            log_keys,
+            interval=settings.tlog_interval,
+            on_state=partial(_show, metrics),
+            on_failure=metrics.log_failures.inc,
+        )
+        sequencing = asyncio.create_task(sequencer.run(stop))
         await port.start()
 
         indexing = asyncio.create_task(keep_up(index_pool, stop, on_lag=metrics.disclosure_index_lag.set))
@@ -137,6 +151,7 @@ async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
 
         report("draining")
         await port.drain(settings.drain_seconds)
+        await sequencing
         await record_rest(refusals)
         await ledger.drain()
         indexing.cancel()  # a step that is cut off has not happened
@@ -176,6 +191,14 @@ async def _watch(
             await asyncio.wait_for(stop.wait(), WATCH)
         except TimeoutError:
             continue
+
+
+def _show(metrics: Metrics, state: LogState) -> None:
+    """Shows how far the log is; it lags behind for an alert, never for an outage."""
+    metrics.log_size.set(state.size)
+    metrics.log_unpublished.set(state.unpublished)
+    metrics.log_lag.set(state.lag)
+    metrics.log_stopped.set(1 if state.stopped else 0)
 
 
 async def _keep_house(pool: asyncpg.Pool) -> float:

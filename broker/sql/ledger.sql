@@ -86,6 +86,7 @@ SELECT broker.is_suspended($1);
 SELECT
     broker.partitions_ready() AS partitions,
     NOT pg_is_in_recovery() AS writable,
+    broker.appends_stopped() AS stopped,
     extract(EPOCH FROM clock_timestamp())::double precision AS now;
 
 -- name: ensure_partitions

@@ -84,6 +84,21 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livemax",
         )
+        self.log_size = _gauge("broker_log_size", "Leaves of the transparency log.", registry)
+        self.log_unpublished = _gauge(
+            "broker_log_unpublished", "Leaves that are signed and not published yet.", registry
+        )
+        self.log_lag = _gauge(
+            "broker_log_lag_seconds", "Time since every event that was there was published.", registry
+        )
+        self.log_stopped = _gauge(
+            "broker_log_stopped",
+            "1 while the database is behind the published log and appends are stopped.",
+            registry,
+        )
+        self.log_failures = Counter(
+            "broker_log_failures", "Rounds of the sequencer that failed.", registry=registry
+        )
 
     def request(self, method: str, code: str, seconds: float) -> None:
         """Counts an answered request."""
@@ -104,6 +119,10 @@ class Metrics:
         if known in self._methods and code in CODES:  # only what is bounded is remembered
             self._bound[method, code] = child
         return child
+
+
+def _gauge(name: str, text: str, registry: CollectorRegistry) -> Gauge:
+    return Gauge(name, text, registry=registry, multiprocess_mode="livemax")
 
 
 def render_metrics(folder: Path | None = None, registry: CollectorRegistry = REGISTRY) -> bytes:

@@ -68,8 +68,8 @@ class Log:
     async def root(self) -> bytes:
         """Computes the root over the stored leaves in the tree's order, by the definition."""
         rows = await self.superuser.fetch(
-            "SELECT e.leaf FROM broker.ledger_tree AS t INNER JOIN broker.ledger_event AS e ON e.id = t.event_id "
-            "ORDER BY t.seq"
+            "SELECT e.leaf FROM broker.ledger_tree AS t "
+            "INNER JOIN broker.ledger_event AS e ON e.id = t.event_id ORDER BY t.seq"
         )
         return root_of([leaf_hash(row["leaf"]) for row in rows])
 

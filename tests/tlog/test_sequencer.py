@@ -1,4 +1,4 @@
-"""Events become leaves once, in one order, whatever stops the sequencer and whoever else believes to be it."""
+"""Events become leaves once, in one order, whatever stops the sequencer and whoever else leads."""
 
 from __future__ import annotations
 
@@ -321,7 +321,7 @@ class TestRun:
     async def test_no_database_is_told(self, log):
         """Without a database it says so and keeps trying."""
         stop, failures = asyncio.Event(), []
-        sequencer = log.sequencer(on_state=lambda state: stop.set(), on_failure=lambda: failures.append(1))
+        sequencer = log.sequencer(on_state=lambda _: stop.set(), on_failure=lambda: failures.append(1))
         sequencer._dsn = "postgresql://nobody:x@127.0.0.1:1/x"
         await asyncio.wait_for(sequencer.run(stop), 10)
 
