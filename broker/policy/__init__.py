@@ -9,6 +9,7 @@
     boxes.py            products of sets, exactly
     store.py            versions in the database, and the policy in force
     lint/               what a careful colleague would say
+    suite/              tests with the policy, and those that nobody can take away
 
 Invariants:
 - Casbin is the only semantics; the table must agree with it or the policy is not served;

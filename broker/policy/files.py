@@ -65,7 +65,7 @@ class PolicyFiles:
         found: list[str] = []
         for name in sorted(MAX_BYTES):
             try:
-                texts[name] = _read(Path(path) / name, name)
+                texts[name] = read_capped(Path(path) / name, name, MAX_BYTES[name])
             except PolicyInvalidError as exc:
                 found.extend(exc.findings)
         if found:
@@ -89,7 +89,7 @@ class PolicyFiles:
         ]
         for name in sorted(MAX_BYTES.keys() & texts.keys()):
             if len(texts[name].encode("utf-8", "surrogatepass")) > MAX_BYTES[name]:
-                found.append(_too_large(name))
+                found.append(_too_large(name, MAX_BYTES[name]))
         if found:
             raise PolicyInvalidError(found)
         return cls(MappingProxyType(dict(texts)))
@@ -118,19 +118,26 @@ def unwanted_character(line: str) -> tuple[str, str] | None:
     return None
 
 
-def _read(path: Path, name: str) -> str:
-    cap = MAX_BYTES[name]
+def read_capped(path: Path, name: str, cap: int) -> str:
+    """Reads a text file of at most so many bytes, and never more of it.
+
+    Raises:
+        PolicyInvalidError: it is missing, not a regular file, too large or not UTF-8.
+    """
     try:
         # O_NONBLOCK: a FIFO put here must not hold the start.
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as exc:
         raise PolicyInvalidError([f"{name}:1: cannot be read: {exc.strerror} [file-missing]"]) from exc
-    with os.fdopen(handle, "rb") as file:
+    try:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise PolicyInvalidError([f"{name}:1: is not a regular file [file-irregular]"])
-        data = file.read(cap + 1)
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            data = file.read(cap + 1)
+    finally:
+        os.close(handle)
     if len(data) > cap:
-        raise PolicyInvalidError([_too_large(name)])
+        raise PolicyInvalidError([_too_large(name, cap)])
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as exc:
@@ -138,5 +145,5 @@ def _read(path: Path, name: str) -> str:
         raise PolicyInvalidError([f"{name}:{line}: is not UTF-8 [encoding]"]) from exc
 
 
-def _too_large(name: str) -> str:
-    return f"{name}:1: is larger than {MAX_BYTES[name]} bytes [too-large]"
+def _too_large(name: str, cap: int) -> str:
+    return f"{name}:1: is larger than {cap} bytes [too-large]"

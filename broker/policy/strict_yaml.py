@@ -88,6 +88,10 @@ class Value:
             texts.append(text)
         return texts
 
+    def one_or_more(self) -> list[str]:
+        """Gives the value as a list of texts, of one where it is a plain text."""
+        return [self.text()] if isinstance(self._node, yaml.ScalarNode) else self.texts()
+
     def items(self) -> Iterator[tuple[str, Value, Value]]:
         """Gives the entries of a mapping: the key as text, the key, the value; each key once."""
         if not isinstance(self._node, yaml.MappingNode):

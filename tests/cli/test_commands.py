@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 
 import pytest
 
@@ -280,8 +281,7 @@ class TestPolicy:
 
     def test_findings_name_file_and_line(self, broker, tmp_path, company):
         """A broken policy changes nothing and every finding is shown."""
-        for file in company.layout.policies.iterdir():
-            (tmp_path / file.name).write_text(file.read_text())
+        shutil.copytree(company.layout.policies, tmp_path, dirs_exist_ok=True)
         rules = tmp_path / "policy.csv"
         rules.write_text(rules.read_text().replace(", allow\n", ", Allow\n", 1))
         said = broker("policy", "load", tmp_path)

@@ -298,6 +298,14 @@ class TestFiles:
         with pytest.raises(PolicyInvalidError, match="file-irregular"):
             PolicyFiles.from_directory(directory)
 
+    def test_folder_in_place_of_a_file(self, directory):
+        """A folder of that name is refused as what it is."""
+        (directory / "policy.csv").unlink()
+        (directory / "policy.csv").mkdir()
+
+        with pytest.raises(PolicyInvalidError, match="file-irregular"):
+            PolicyFiles.from_directory(directory)
+
     def test_bytes_that_are_not_utf8(self, directory):
         """Latin-1 is refused with its line."""
         (directory / "policy.csv").write_bytes(b"# one\n# caf\xe9\n" + RULES.encode())
