@@ -39,6 +39,7 @@ from broker.server.parts import close, open_telemetry, record_rest, sign_root, u
 from broker.server.ports import Port, authorities_of
 from broker.server.worker import Report
 from broker.settings import Settings
+from broker.shadowing import Shadowing
 from broker.telemetry import Metrics
 from broker.tickets import Tickets
 
@@ -103,6 +104,7 @@ async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
             stack.push_async_callback(one_statement.close)
         opened = OpenGrants(lambda: datetime.fromtimestamp(clock(), UTC))
         shadow = Tally()
+        await stack.enter_async_context(Shadowing(settings.dsn, shadow))
         store = GrantStore(pool)
         tokens = GrantTokens(keys, settings.issuer, clock)
         access = Access(

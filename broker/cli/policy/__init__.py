@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from broker.cli.policy import shadow
 from broker.cli.policy.check import check
 from broker.cli.policy.compare import compare
 from broker.cli.policy.load import load_directory
@@ -18,3 +19,4 @@ app.command("load")(load_directory)
 app.command("replay")(replay)
 app.command("whoami")(who_am_i)
 app.command("matrix")(matrix)
+app.add_typer(shadow.app, name="shadow")

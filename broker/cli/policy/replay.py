@@ -44,7 +44,7 @@ def replay(directory: Directory, since: Since = "30d", until: Until = "", as_jso
     if begin >= end:
         raise StartupError("--since must lie before --until")
     settings = read_settings("admin_dsn")
-    _, policy = read(directory)
+    _, policy = read(directory, thorough=False)
     report = asyncio.run(_replay(settings.admin_dsn, policy, begin, end))
     if as_json:
         print_json(report.as_mapping())

@@ -1,0 +1,288 @@
+"""Shadow mode: a draft decides beside the active policy on live traffic, without effect.
+
+In a worker: `access` shows its decisions to a `Tally`; this room's task drains it, decides each once under
+the draft and adds the differences to the database. For administrators: start, stop, look.
+
+Invariants:
+- nothing flows from here to a request: the task reads a tally that requests write, and that is all;
+- whatever fails here (draft, database, a defect) is logged and shown as trouble; requests never wait for it;
+- memory, rows and the time taken at a stretch are bounded;
+- starting and stopping are acts on the ledger, in one transaction with what they change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any, NamedTuple, Self
+
+import asyncpg
+
+from broker.database import connection, open_pool, queries, transaction
+from broker.errors import BrokerError, PolicyInvalidError
+from broker.ledger import ADMIN_DOOR, NO_TRACE, Event, EventIds, EventKind, append_events
+from broker.model import Decided
+from broker.policy import Policy, PolicyFiles, Tally, load
+from broker.policy.replay import WITHHELD, Deciding
+
+Q = queries("shadow")
+log = logging.getLogger(__name__)
+
+ROUND = 1.0
+"""Seconds between looks at which shadow runs."""
+
+REPORT = 3.0
+"""Seconds between reports to the database."""
+
+STATEMENT_TIMEOUT = 5.0
+"""Seconds for one of its statements; it has one connection, and nobody waits for it."""
+
+AT_A_STRETCH = 64
+"""Decisions held against the shadow before requests get their turn; about a millisecond's work."""
+
+MOST_CLASSES = 2_000
+"""Most classes of difference, in a worker's memory and in the table. Who has more has seen enough."""
+
+UNKNOWN = "unknown"
+"""What a shadow says of a field that its catalog does not have."""
+
+
+class Difference(NamedTuple):
+    """One class of difference: a field of some agents on some tickets, under both policies."""
+
+    field: str
+    active: str
+    shadow: str
+    roles: str
+    ticket_kind: str
+    purpose: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowReport:
+    """A shadow and where it decides otherwise."""
+
+    shadow_id: int
+    digest: str
+    started_by: str
+    start_time: datetime
+    end_time: datetime | None  # None: it runs
+    compared: int
+    differing: int
+    left_out: int
+    unlisted: int
+    trouble: str
+    count_time: datetime | None
+    differences: tuple[tuple[Difference, int, Mapping[str, str]], ...]  # uses, facts of the first; most first
+
+
+class Shadowing:
+    """One worker's shadow: learns of it, holds decisions against it, reports."""
+
+    def __init__(
+        self, dsn: str, tally: Tally, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
+        """Takes where the database is (as broker_access), what requests write, the clock that ends rules."""
+        self._dsn = dsn
+        self._pool: asyncpg.Pool | None = None  # of its own: it must not take connections from requests
+        self._tally = tally
+        self._now = now
+        self._task: asyncio.Task[None] | None = None
+        self._shadow_id: int | None = None
+        self._deciding: Deciding | None = None
+        self._policy: Policy | None = None
+        self._clear()
+
+    async def __aenter__(self) -> Self:
+        """Begins to look, in the background; waits for nothing."""
+        self._task = asyncio.create_task(self._run())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Ends the task; what it has counted since the last report is lost."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        if self._pool is not None:
+            self._pool.terminate()
+
+    async def look(self) -> None:
+        """Learns which shadow runs; never raises."""
+        try:
+            await self._look()
+        except Exception as exc:  # noqa: BLE001 - a shadow's failure is nobody else's
+            self._fail("the shadow cannot be learnt of", exc)
+
+    async def report(self) -> None:
+        """Holds what requests decided against the shadow and adds it up in the database; never raises."""
+        if self._pool is None or self._shadow_id is None:
+            return
+        try:
+            await self._compare()
+            await self._send(self._pool)
+        except Exception as exc:  # noqa: BLE001 - as above
+            self._fail("the shadow cannot be held against decisions", exc)
+
+    async def _run(self) -> None:
+        rounds = 0
+        while True:
+            await self.look()
+            if rounds % int(REPORT / ROUND) == 0:
+                await self.report()
+            rounds += 1
+            await asyncio.sleep(ROUND)
+
+    async def _look(self) -> None:
+        if self._pool is None:
+            self._pool = await open_pool(
+                self._dsn, name="broker-shadow", max_size=1, statement_timeout=STATEMENT_TIMEOUT
+            )
+        async with connection(self._pool) as conn:
+            running = await conn.fetchval(Q.running_id)
+        if running == self._shadow_id and not (self._policy and self._policy.is_over(self._today)):
+            return
+        # From here to the end of the load nothing is counted: a half-known shadow is none.
+        self._tally.on = False
+        self._tally.drain()
+        self._clear()
+        self._shadow_id, self._deciding, self._policy = None, None, None
+        if running is None:
+            return
+        async with connection(self._pool) as conn:
+            row = await conn.fetchrow(Q.running)
+        if row is None:
+            return
+        # Known from here on, also where it cannot be loaded: it would not load a second later either.
+        self._shadow_id = row["shadow_id"]
+        files = PolicyFiles.from_mapping(json.loads(row["files"]))
+        if files.digest != row["digest"]:
+            raise PolicyInvalidError(["the shadow's files have another digest than its row"])
+        self._policy = await asyncio.to_thread(load, files, "shadow", today=self._today)
+        self._deciding = Deciding(self._policy)
+        self._tally.on = True
+        log.info("a shadow runs", extra={"digest": files.digest})
+
+    @property
+    def _today(self) -> date:
+        return self._now().date()
+
+    async def _compare(self) -> None:
+        counts, left_out = self._tally.drain()
+        self._left_out += left_out
+        if self._deciding is None or self._policy is None:
+            return
+        for number, (decided, uses) in enumerate(counts.items(), start=1):
+            self._hold(decided, uses, self._deciding, self._policy)
+            if number % AT_A_STRETCH == 0:
+                await asyncio.sleep(0)
+
+    def _hold(self, decided: Decided, uses: int, deciding: Deciding, policy: Policy) -> None:
+        names = [field.name for field in decided.decision.fields]
+        levels = deciding.levels(policy.roles_of(decided.groups), decided.facts, names)
+        roles = "+".join(sorted(decided.roles)) or "(none)"
+        differs = False
+        for field in decided.decision.fields:
+            active, shadow = field.level.value if field.level else WITHHELD, levels.get(field.name, UNKNOWN)
+            if active == shadow:
+                continue
+            differs = True
+            difference = Difference(
+                field.name, active, shadow, roles, decided.facts.kind, decided.facts.purpose
+            )
+            if difference not in self._facts:
+                if len(self._facts) >= MOST_CLASSES:
+                    self._unlisted += uses
+                    continue
+                self._facts[difference] = json.dumps(decided.facts.as_mapping())
+            self._differences[difference] += uses
+        self._compared += uses
+        self._differing += uses if differs else 0
+
+    async def _send(self, pool: asyncpg.Pool) -> None:
+        """Reports; what could not be reported is kept for the next time."""
+        if not (self._compared or self._left_out or self._unlisted or self._trouble):
+            return
+        found = list(self._differences.items())
+        columns: list[list[Any]] = [list(column) for column in zip(*(d for d, _ in found), strict=True)]
+        columns = columns or [[] for _ in Difference._fields]
+        async with connection(pool) as conn:
+            await conn.fetchval(
+                Q.count_shadow, self._shadow_id, self._compared, self._differing, self._left_out,
+                self._unlisted, self._trouble, *columns, [uses for _, uses in found],
+                [self._facts[difference] for difference, _ in found], MOST_CLASSES,
+            )  # fmt: skip
+        self._clear()
+
+    def _clear(self) -> None:
+        self._differences: Counter[Difference] = Counter()
+        self._facts: dict[Difference, str] = {}
+        self._compared = self._differing = self._left_out = self._unlisted = 0
+        self._trouble = ""
+
+    def _fail(self, sentence: str, exc: Exception) -> None:
+        """Remembers and logs what went wrong, without the text of what was thrown: it might quote rows."""
+        cause = exc.reason if isinstance(exc, BrokerError) else type(exc).__name__
+        if isinstance(exc, PolicyInvalidError):
+            cause = exc.findings[0]
+        if f"{sentence}: {cause}" != self._trouble:
+            log.warning("shadow trouble", extra={"finding": f"{sentence}: {cause}"})
+        self._trouble = f"{sentence}: {cause}"
+
+
+async def start_shadow(
+    pool: asyncpg.Pool, ids: EventIds, files: PolicyFiles, *, started_by: str, trace_id: str = NO_TRACE
+) -> int:
+    """Lets a draft run as shadow on every worker, in place of the one that runs; gives its id.
+
+    Raises:
+        PolicyInvalidError: the files are no policy; nothing changed.
+    """
+    await asyncio.to_thread(load, files, "shadow")
+    texts = json.dumps(dict(files.texts), ensure_ascii=False)
+    async with transaction(pool) as conn:
+        shadow_id = int(await conn.fetchval(Q.start_shadow, texts, files.digest, started_by))
+        await _record(conn, ids, "start shadow", files.digest, started_by, trace_id)
+    return shadow_id
+
+
+async def stop_shadow(
+    pool: asyncpg.Pool, ids: EventIds, *, stopped_by: str, trace_id: str = NO_TRACE
+) -> str | None:
+    """Ends the shadow that runs; gives its digest, None where none ran."""
+    async with transaction(pool) as conn:
+        digest: str | None = await conn.fetchval(Q.stop_shadow)
+        await _record(conn, ids, "stop shadow", digest or "", stopped_by, trace_id)
+    return digest
+
+
+async def show_shadow(pool: asyncpg.Pool, most: int = MOST_CLASSES) -> ShadowReport | None:
+    """Gives the shadow that was started last and its differences; None where there never was one."""
+    async with connection(pool) as conn:
+        row = await conn.fetchrow(Q.latest)
+        rows = await conn.fetch(Q.differences, row["shadow_id"], most) if row else []
+    if row is None:
+        return None
+    differences = tuple(
+        (Difference(*(r[name] for name in Difference._fields)), r["uses"], json.loads(r["facts"]))
+        for r in rows
+    )
+    return ShadowReport(**dict(row), differences=differences)
+
+
+async def _record(conn: Any, ids: EventIds, act: str, digest: str, who: str, trace_id: str) -> None:
+    event = Event(
+        id=ids.new(),
+        kind=EventKind.POLICY,
+        outcome="done",
+        trace_id=trace_id,
+        tool=who,
+        detail={"act": act, "digest": digest},
+    )
+    await append_events(conn, [event], door=ADMIN_DOOR)
