@@ -35,7 +35,7 @@ def replay(directory: Directory, since: Since = "30d", until: Until = "", as_jso
     Runs as broker_admin (BROKER_ADMIN_DSN). Changes nothing; that you asked is put on the ledger.
 
     \b
-    Examples:
+    Example:
       broker policy replay drafts/wider --since 30d
       broker policy replay policies --since 2026-11-01 --until 2026-11-08 --json
     """
