@@ -6,7 +6,8 @@
     engine.py           Casbin, built from checked rules and the pinned model
     table.py            the same rules as bitsets       verify.py        the table held against Casbin
     explain.py          what was missing                decision.py      Policy and load()
-    boxes.py            products of sets, exactly
+    boxes.py            products of sets, exactly       models.py        which model.conf can be read
+    compare/            what a change changes for people
     store.py            versions in the database, and the policy in force
     lint/               what a careful colleague would say
     suite/              tests with the policy, and those that nobody can take away

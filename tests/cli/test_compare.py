@@ -1,5 +1,9 @@
 """`broker policy compare`, as it is typed."""
 
+import re
+import shlex
+import shutil
+
 import pytest
 
 from tests.policy.sample import POLICIES, edited, files
@@ -77,3 +81,40 @@ def test_side_that_cannot_be_read(broker, folders):
 
     assert said.code == 1
     assert "policy.csv:1" in said.err
+
+
+SECTION = re.search(
+    r"^## Comparing\n(.*?)(?=^## |\Z)", (POLICIES / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL
+)
+EXAMPLES = re.findall(
+    r"```diff\n(.*?)```.*?```console\n\$ (broker policy compare [^\n]*)\n(.*?)```",
+    SECTION[1] if SECTION else "",
+    re.DOTALL,
+)
+
+
+def patched(folder, diff):
+    """Makes in a folder what a diff of the manual says: lines that go, and what comes in their place."""
+    for name, body in re.findall(r"^\+\+\+ draft/(\S+)\n((?:[-+](?!-- ).*\n)+)", diff, re.MULTILINE):
+        text = (folder / name).read_text("utf-8")
+        for gone, come in re.findall(r"((?:-.*\n)+)((?:\+.*\n)+)", body):
+            old, new = (re.sub("^[-+]", "", lines, flags=re.MULTILINE) for lines in (gone, come))
+            assert text.count(old) == 1, "the manual's example is of these files"
+            text = text.replace(old, new)
+        (folder / name).write_text(text, "utf-8")
+
+
+@pytest.mark.parametrize(("diff", "command", "answer"), EXAMPLES)
+def test_manual_shows_what_is_answered(broker, tmp_path, monkeypatch, diff, command, answer):
+    """Every example of the manual is what the command answers on the policies of the repository."""
+    for name in ("policies", "draft"):
+        shutil.copytree(POLICIES, tmp_path / name)
+    patched(tmp_path / "draft", diff)
+    monkeypatch.chdir(tmp_path)
+
+    assert broker(*shlex.split(command)[1:]).out == answer
+
+
+def test_manual_has_examples():
+    """The section is there, and the test above finds its examples."""
+    assert len(EXAMPLES) == 3

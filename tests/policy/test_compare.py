@@ -80,17 +80,17 @@ def rules_exactly(seed, judge):
             for i, facts in enumerate(facts_list):
                 for field in fields:
                     if holds(change, facts, field):
-                        reported.setdefault((held, i, field), set()).add(step_of(change))
+                        assert (held, i, field) not in reported, "told twice"
+                        reported[held, i, field] = step_of(change)
                         way = LEVELS[step_of(change)[1]] - LEVELS[step_of(change)[0]]
                         assert change.direction is (Direction.WIDENING if way > 0 else Direction.NARROWING)
-    for point, steps in reported.items():
-        assert steps == {found.get(point)}, "invented"
+    for point, step in reported.items():
+        assert step == found.get(point), "invented"
     for (held, i, field), step in found.items():
-        assert any(
-            as_large(told, step) for few in every_set(held) for told in reported.get((few, i, field), ())
-        ), "missed"
+        told = [reported[few, i, field] for few in every_set(held) if (few, i, field) in reported]
+        assert any(as_large(each, step) for each in told), "missed"
         if len(held) == 1:
-            assert reported[held, i, field] == {step}
+            assert reported[held, i, field] == step
 
 
 def groups_exactly(seed, judge):

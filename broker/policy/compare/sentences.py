@@ -2,14 +2,14 @@
 
 Invariants:
 - a sentence says what the box says: words left out are any, words listed are all there are;
-- boxes of one step may overlap, so that each can be large; together they are exactly the difference.
+- boxes of one step do not overlap and together are exactly the difference: each point is told once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from broker.policy.boxes import Box, Space, cover, fold
+from broker.policy.boxes import Box, Space, fold
 from broker.policy.compare.change import Area, Change, Direction
 from broker.policy.compare.differences import Asker, Difference, Differences, Say, Step
 from broker.policy.compare.domain import DAY, OTHER, Column, Domain
@@ -18,9 +18,6 @@ from broker.policy.rules import GROUP_PREFIX
 
 LEVELS = ("withheld", "masked", "clear")
 """What may come of a question, in words, by how much it shows."""
-
-MANY_BOXES = 120
-"""Beyond so many boxes of one step nobody looks for fewer: the search would take longer than the reading."""
 
 MOST_LACKING = 2
 """Most fields of a class that a sentence names as excepted."""
@@ -77,22 +74,22 @@ def _boxes(found: Sequence[Difference], about: Differences, domain: Domain) -> t
             of_asker[field] = of_asker.get(field, 0) | difference.points
     concerned = {field for of_asker in points.values() for field in of_asker}
     fields = [field for alike in about.fields.values() for field in alike if field in concerned]
-    # One long number for everything: askers first, then fields, then facts.
-    whole = 0
-    for of_asker in reversed(points.values()):
-        for field in reversed(fields):
-            whole = (whole << domain.size) | of_asker.get(field, 0)
     space = Space(
         {"asker": tuple(points), "field": tuple(fields), **{c.name: c.words for c in domain.columns}}
     )
-    strides = (domain.size * len(fields), domain.size, *domain.strides)
+    whole = tuple(of_asker.get(field, 0) for of_asker in points.values() for field in fields)
     places = [{word: i for i, word in enumerate(words)} for words in space.words]
 
-    def step(rest: int, at: int, word: str) -> int:
-        return (rest >> (places[at][word] * strides[at])) & ((1 << strides[at]) - 1)
+    def step(rest: tuple[int, ...], at: int, word: str) -> tuple[int, ...]:
+        place = places[at][word]
+        if at == 0:
+            return rest[place * len(fields) : (place + 1) * len(fields)]
+        if at == 1:
+            return (rest[place],)
+        stride = domain.strides[at - 2]
+        return ((rest[0] >> (place * stride)) & ((1 << stride) - 1),)
 
-    boxes = fold(space, whole, step, bool).get(True, [])
-    return space, cover(space, boxes) if len(boxes) <= MANY_BOXES else boxes
+    return space, fold(space, whole, step, any).get(True, [])
 
 
 def _word(asker: Asker) -> str:
