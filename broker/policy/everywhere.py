@@ -27,6 +27,15 @@ OTHER_KIND = "other"
 RANK = {None: 0, Level.MASKED: 1, Level.CLEAR: 2}
 """Levels by how much they show."""
 
+ADD_UP = (
+    "Any other set of roles sees, at every point, the higher of what its roles see alone: "
+    "no denial of one role takes away what another allows (every pair was compared)."
+)
+PAIRS_DIFFER = (
+    "Pairs that are listed see otherwise than the higher of what their two roles see; pairs that are "
+    "not listed see just that. Ask for larger sets that hold a listed pair with --roles."
+)
+
 Bits = int
 Value = TypeVar("Value", bound=Hashable)
 
@@ -125,6 +134,11 @@ def default_role_sets(policy: Policy) -> tuple[frozenset[str], ...]:
         if len({table.role_bits([role]) & table.deny for role in pair}) > 1 and _differs(policy, pair)
     ]
     return (*(frozenset({role}) for role in mapped), *pairs)
+
+
+def note_on(role_sets: Iterable[frozenset[str]]) -> str:
+    """Says what holds for the sets of roles that `default_role_sets` does not give."""
+    return PAIRS_DIFFER if any(len(roles) > 1 for roles in role_sets) else ADD_UP
 
 
 def _differs(policy: Policy, pair: Sequence[str]) -> bool:

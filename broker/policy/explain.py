@@ -1,19 +1,31 @@
-"""Says what was missing where a field is withheld, measured against the nearest rules that allow it.
+"""Says why: what was missing where a field is withheld, and for whoever edits the policy, all there is.
+
+Two forms. `explain` answers agents, beside the decision: quick, measured against the nearest rules that
+allow the field. `explain_point` answers administrators: it looks at every point of the domain.
 
 Invariants:
-- a sentence speaks of the policy and never of the ticket's facts: facts are folded, so one
+- a sentence for agents speaks of the policy and never of the ticket's facts: facts are folded, so one
   explanation serves many tickets;
-- what it asks for would really be enough: the decision is taken again with it, denials included.
+- what it asks for would really be enough: the decision is taken again with it, denials included;
+- `explain_point` tells every smallest change that gives a higher level, and no other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
+from typing import TYPE_CHECKING
 
-from broker.model import Level
+from broker.model import Facts, Level
+from broker.policy.aloud import Choice, change_aloud, places, rule_aloud
+from broker.policy.boxes import Box, Space, cover
+from broker.policy.everywhere import OTHER_KIND, RANK, deciding, everywhere, name_of, space_of
 from broker.policy.rules import CONDITIONS, Rule
 from broker.policy.table import Point
+
+if TYPE_CHECKING:
+    from broker.policy.decision import Policy
 
 MAX_SENTENCES = 3
 """Most ways that are told; beyond them an answer is a list nobody reads."""
@@ -111,3 +123,161 @@ def _phrase(dimension: str, words: Sequence[str]) -> str:
     listed = f"{', '.join(most)} or {last}" if most else last
     gloss = _GLOSSES.get((dimension, last), "") if not most else ""
     return f"{_NOUNS[dimension]} {listed}{gloss}"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A smallest change of the request that gives a level: any combination of these words does."""
+
+    level: Level
+    words: Mapping[str, tuple[str, ...]]  # by dimension; `roles`: one of these roles more
+    told: str  # "the ticket were routed to the agent and …"
+    rules: tuple[Rule, ...]  # that would decide
+
+
+@dataclass(frozen=True, slots=True)
+class PointExplanation:
+    """Why one field is seen as it is by one set of roles under given facts."""
+
+    field: str
+    roles: frozenset[str]
+    level: Level | None
+    rule: Rule | None  # that allows the level
+    denials: tuple[Rule, ...]  # that refuse a higher level which some rule allows, or every level
+    changes: tuple[Change, ...]  # to a higher level, the smallest there are
+    sentences: tuple[str, ...]
+
+    def as_mapping(self) -> dict[str, object]:
+        """Gives what a program reads."""
+        return {
+            "field": self.field,
+            "roles": sorted(self.roles),
+            "level": self.level.value if self.level else "withheld",
+            "rule": self.rule.place if self.rule else None,
+            "denials": [rule.place for rule in self.denials],
+            "changes": [
+                {
+                    "level": change.level.value,
+                    "words": {name: list(words) for name, words in change.words.items()},
+                    "rules": [rule.place for rule in change.rules],
+                }
+                for change in self.changes
+            ],
+            "sentences": list(self.sentences),
+        }
+
+
+def explain_point(policy: Policy, roles: frozenset[str], facts: Facts, field: str) -> PointExplanation:
+    """Says which rule decides, which denials refuse more, and what would give a higher level.
+
+    Args:
+        policy: any that loads.
+        roles: the agent's.
+        facts: of the request.
+        field: a field's full name.
+    """
+    decision = policy.decide(roles, facts, [field]).fields[0]
+    point = policy.table.point(roles, facts)
+    if point.refused or field not in policy.table.fields:
+        return PointExplanation(field, roles, None, None, (), (), decision.missing)
+    level, rule = policy.table.outcome(point.ground, field)
+    denials = _refusals(point, field, level)
+    changes = () if level is Level.CLEAR else _changes(policy, roles, facts, field, level)
+    told = _tell(policy, level, rule, denials)
+    told += [f"would be {change.level.value} if {change.told} ({places(change.rules)})" for change in changes]
+    if not changes and level is not Level.CLEAR:
+        told.append(f"nothing would give more: {NO_CHANGE[level]}")
+    return PointExplanation(field, roles, level, rule, denials, changes, tuple(told))
+
+
+NO_CHANGE = {
+    None: "no rule allows this field to anybody, or denials always refuse it",
+    Level.MASKED: "no rule allows this field in clear to anybody, or denials always refuse it",
+}
+"""Why no change of the request helps."""
+
+
+def _refusals(point: Point, field: str, level: Level | None) -> tuple[Rule, ...]:
+    """Gives the denials that refuse more than the level."""
+    table = point.table
+    bits = 0
+    for higher in (Level.CLEAR, Level.MASKED):
+        hits = table.hits(point.ground, field, higher)
+        if RANK[higher] > RANK[level] and (hits & table.allow or higher is Level.MASKED):
+            bits |= hits & table.deny
+    return tuple(table.each(bits, bits.bit_count()))
+
+
+def _changes(
+    policy: Policy, roles: frozenset[str], facts: Facts, field: str, level: Level | None
+) -> tuple[Change, ...]:
+    """Finds the smallest changes that give more than the level.
+
+    All points where more is seen are boxes; what must change to enter a box are the dimensions whose
+    side lacks the word of now. The nearest boxes are those with the fewest of them.
+    """
+    held = frozenset().union(*(policy.book.closure(role) for role in roles))
+    added = {name_of(roles | {role}): role for role in sorted(policy.book.mapped_roles - held)}
+    now = name_of(roles)
+    space = Space({"roles": (now, *added), **space_of(policy.catalog).dimensions, "field": (field,)})
+    words = facts.as_mapping()
+    if facts.kind not in policy.catalog.ticket_kinds:
+        words["ticket_kind"] = OTHER_KIND
+    here = (now, *words.values(), field)
+
+    # What is seen more of, and the dimensions in which here is not in the box.
+    found = [
+        (seen, tuple(i for i, side in enumerate(box.sides) if here[i] not in side), box, rule)
+        for (seen, rule), boxes in everywhere(policy.table, space, deciding(policy.table)).items()
+        if rule is not None and seen is not None and RANK[seen] > RANK[level]
+        for box in boxes
+    ]
+    least = min((len(missing) for _, missing, _, _ in found), default=0)
+    nearest: dict[tuple[Level, tuple[int, ...]], list[tuple[Box, Rule]]] = {}
+    for seen, missing, box, rule in found:
+        if len(missing) == least:
+            part = Box(tuple(box.sides[i] for i in missing))
+            nearest.setdefault((seen, missing), []).append((part, rule))
+    return tuple(
+        _change(space, seen, missing, box, pieces, added)
+        for (seen, missing), pieces in nearest.items()
+        for box in cover(_part(space, missing), [piece for piece, _ in pieces])
+    )
+
+
+def _part(space: Space, at: Iterable[int]) -> Space:
+    return Space({space.names[i]: space.words[i] for i in at})
+
+
+def _change(
+    space: Space,
+    level: Level,
+    missing: Sequence[int],
+    box: Box,
+    pieces: Iterable[tuple[Box, Rule]],
+    added: Mapping[str, str],
+) -> Change:
+    """Tells one box of changes; role sets with a role more are told as that role."""
+    part = _part(space, missing)
+    choices: dict[str, Choice] = {}
+    words: dict[str, tuple[str, ...]] = {}
+    for i, name in enumerate(part.names):
+        words[name] = tuple(added.get(word, word) for word in part.ordered(i, box.sides[i]))
+        choices[name] = Choice(words[name])
+        if name != "roles" and (choice := Choice.of(part, i, box.sides[i])):
+            choices[name] = choice
+    rules = {rule for piece, rule in pieces if box.intersect(piece) is not None}
+    has_roles = space.words[0][0] != ""
+    told = change_aloud(choices, more_roles=has_roles)
+    return Change(level, words, told, tuple(sorted(rules, key=lambda rule: rule.line)))
+
+
+def _tell(policy: Policy, level: Level | None, rule: Rule | None, denials: Sequence[Rule]) -> list[str]:
+    told = []
+    if rule is not None and level is not None:
+        told.append(f"{level.value} by {rule.place}: {rule_aloud(rule, policy.catalog)}")
+    elif not denials:
+        told.append("withheld: no rule allows it here")
+    refused = "more than that is refused" if level else "withheld: refused"
+    told += [f"{refused} by {denial.place}: {rule_aloud(denial, policy.catalog)}" for denial in denials]
+    return told

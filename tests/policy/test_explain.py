@@ -1,14 +1,21 @@
 """A denial says what was missing, and what it asks for would be enough."""
 
+import json
+import random
 import re
+from itertools import combinations, product
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from broker.model import Facts, OpenedBy, Presence, Provenance, Relation
+from broker.cli import run
+from broker.model import Facts, Level, OpenedBy, Presence, Provenance, Relation
 from broker.policy import PolicyFiles, load
-from broker.policy.explain import NOTHING_ALLOWS
+from broker.policy.everywhere import RANK, space_of
+from broker.policy.explain import NOTHING_ALLOWS, explain_point
+from broker.policy.table import UNKNOWN_FIELD, UNKNOWN_PURPOSE
+from tests.policy.random_policies import CATALOG, nestings, policy_of, rules
 from tests.policy.sample import FACTS, POLICIES, RULES, small
 
 TIER1 = frozenset({"tier1"})
@@ -149,3 +156,165 @@ def test_what_is_asked_for_is_enough(roles, field, **facts):
 
 
 STARTING = load(PolicyFiles.from_directory(POLICIES), "1")
+
+
+def nearest_by_hand(policy, roles, words, field):
+    """Finds, by trying everything, the smallest changes that give more: level and words by dimension."""
+    now = level_of(policy, roles, words, field)
+    columns = space_of(policy.catalog).words[:-1]
+    more = [role for role in sorted(policy.book.mapped_roles) if role not in held(policy, roles)]
+    for size in range(1, 8):
+        found = set()
+        for at in combinations(range(7), size):
+            choices = [
+                ([w for w in (*([None] if i else more), *(columns[i - 1] if i else ())) if w and w != here])
+                if i in at
+                else [here]
+                for i, here in enumerate((None, *words))
+            ]
+            for role, *changed in product(*choices):
+                level = level_of(policy, roles | ({role} if role else set()), tuple(changed), field)
+                if RANK[level] > RANK[now]:
+                    picked = (role, *changed)
+                    found.add((level, tuple((i, picked[i]) for i in at)))
+        if found:
+            return found
+    return set()
+
+
+def held(policy, roles):
+    """Gives the roles and all that they include."""
+    return frozenset().union(*(policy.book.closure(role) for role in roles))
+
+
+def level_of(policy, roles, words, field):
+    """Decides."""
+    return policy.table.outcome(policy.table.ground(roles, words), field)[0]
+
+
+DIMENSIONS = ("roles", "purpose", "relation", "ticket_kind", "provenance", "opened_by", "presence")
+
+
+def told(explanation):
+    """Gives the changes of an explanation, each combination by itself."""
+    return {
+        (change.level, tuple(zip(map(DIMENSIONS.index, change.words), picked, strict=True)))
+        for change in explanation.changes
+        for picked in product(*change.words.values())
+    }
+
+
+class TestExplainPoint:
+    @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(lines=rules, nesting=nestings, seed=st.integers(0, 2**32))
+    def test_every_smallest_change_and_no_other(self, lines, nesting, seed):
+        """For any policy: what would give more is what trying everything finds, no word less or more."""
+        policy = policy_of(lines, nesting)
+        rng = random.Random(seed)
+        space = space_of(CATALOG)
+        for _ in range(4):
+            *words, field = (rng.choice(column) for column in space.words)
+            roles = frozenset(rng.sample(["tier1", "tier2", "billing"], rng.randint(0, 2)))
+            explanation = explain_point(policy, roles, facts_of(words), field)
+            expected = nearest_by_hand(policy, roles, tuple(words), field)
+            level = level_of(policy, roles, words, field)
+
+            assert explanation.level is level
+            assert explanation.sentences
+            if level is Level.CLEAR:
+                assert explanation.changes == ()
+            else:
+                assert told(explanation) == expected
+
+    def test_allow_names_its_rule_and_reads_it_aloud(self):
+        """An allow is told with its line and sentence; there is nothing more to be had."""
+        explanation = explain_point(STARTING, frozenset({"tier1"}), facts_of(HERE), "customer.name")
+
+        assert explanation.level is Level.CLEAR
+        assert explanation.rule.place == "policy.csv:25"
+        assert explanation.sentences == (
+            (
+                "clear by policy.csv:25: Agents with tier1, to resolve-ticket, on any ticket, as its assignee, "
+                "where it was routed to the agent, see profile fields in clear."
+            ),
+        )
+
+    def test_masked_says_what_clear_needs(self):
+        """A masked field is told with what would make it clear."""
+        explanation = explain_point(
+            STARTING, frozenset({"tier1"}), facts_of(("call-back", *HERE[1:])), "customer.phone"
+        )
+
+        assert explanation.level is Level.MASKED
+        assert explanation.sentences[1:] == ("would be clear if the customer were present (policy.csv:32)",)
+
+    def test_denial_is_told_with_its_way_out(self):
+        """A denial is named and read aloud, and what escapes it is told."""
+        words = ("resolve-ticket", "assignee", "billing", "routed", "self", "absent")
+        explanation = explain_point(STARTING, frozenset({"billing"}), facts_of(words), "customer.iban")
+
+        assert explanation.level is None
+        assert explanation.sentences == (
+            (
+                "withheld: refused by policy.csv:89: Nobody, on any ticket, opened by the agent, "
+                "sees any field in clear."
+            ),
+            (
+                "withheld: refused by policy.csv:90: Nobody, on any ticket, opened by the agent, "
+                "sees billing fields at all."
+            ),
+            (
+                "would be clear if the ticket were opened by anybody but the agent or somebody whom nobody "
+                "recorded (policy.csv:64)"
+            ),
+            "would be masked if the ticket were opened by somebody whom nobody recorded (policy.csv:64)",
+        )
+
+    def test_what_nothing_gives_is_said(self):
+        """Where no change helps, the sentence says so, and asks for nothing."""
+        words = ("verify-identity", "assignee", "general", "routed", "customer", "present")
+        explanation = explain_point(STARTING, frozenset({"tier2"}), facts_of(words), "customer.id_document")
+
+        assert explanation.level is Level.MASKED
+        assert explanation.changes == ()
+        assert explanation.sentences[-1].startswith("nothing would give more")
+
+    def test_unknown_words_and_undeclared_kinds(self):
+        """A field or purpose that does not exist is said to be; an undeclared kind is whatever it is."""
+        tier1 = frozenset({"tier1"})
+
+        assert explain_point(STARTING, tier1, facts_of(HERE), "customer.nam").sentences == (UNKNOWN_FIELD,)
+        unknown = facts_of(("resolv", *HERE[1:]))
+        assert explain_point(STARTING, tier1, unknown, "customer.name").sentences == (UNKNOWN_PURPOSE,)
+        invented = facts_of((*HERE[:2], "invented", *HERE[3:]))
+        (change,) = explain_point(STARTING, tier1, invented, "customer.device_serial").changes[:1]
+        assert change.words in ({"ticket_kind": ("device",)}, {"roles": ("tier2",)})
+
+    def test_command(self, capsys):
+        """The command prints the level and the sentences, and the same as JSON; wrong words are told."""
+        facts = "--purpose call-back --relation assignee --kind general --provenance routed"
+        facts += " --opened-by customer --presence absent --field customer.phone"
+        command = ["policy", "explain", str(POLICIES), "--roles", "tier1", *facts.split()]
+
+        assert run(command) == 0
+        assert capsys.readouterr().out.splitlines()[::2] == [
+            "customer.phone: masked",
+            "  would be clear if the customer were present (policy.csv:32)",
+        ]
+        assert run([*command, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["fields"][0]["changes"] == [
+            {"level": "clear", "words": {"presence": ["present"]}, "rules": ["policy.csv:32"]}
+        ]
+        assert run([*command, "--field", "customer.fone"]) == 2
+        assert "did you mean 'customer.phone'?" in capsys.readouterr().err
+
+
+HERE = ("resolve-ticket", "assignee", "general", "routed", "customer", "absent")
+
+
+def facts_of(words):
+    """Gives facts from words, in the order of the conditions."""
+    purpose, relation, kind, provenance, opened_by, presence = words
+    return Facts(
+        purpose, Relation(relation), kind, Provenance(provenance), OpenedBy(opened_by), Presence(presence)
+    )

@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 from broker.cli import run
 from broker.policy import PolicyFiles, load
 from broker.policy.engine import words_adapter
-from broker.policy.everywhere import default_role_sets, space_of
+from broker.policy.everywhere import ADD_UP, PAIRS_DIFFER, default_role_sets, space_of
 from broker.policy.matrix import as_csv, as_html, as_mapping, as_text, matrix
-from broker.policy.matrix.rows import ADD_UP, PAIRS_DIFFER
 from broker.policy.matrix.text import name_of_rule
 from tests.policy import matrix_reader, naive
 from tests.policy.random_policies import CATALOG, nestings, policy_of, rules

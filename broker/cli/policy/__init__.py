@@ -7,6 +7,7 @@ import typer
 from broker.cli.policy import shadow
 from broker.cli.policy.check import check
 from broker.cli.policy.compare import compare
+from broker.cli.policy.explain import explain, who_can
 from broker.cli.policy.load import load_directory
 from broker.cli.policy.matrix import matrix
 from broker.cli.policy.replay import replay
@@ -20,3 +21,5 @@ app.command("replay")(replay)
 app.command("whoami")(who_am_i)
 app.command("matrix")(matrix)
 app.add_typer(shadow.app, name="shadow")
+app.command("explain")(explain)
+app.command("who-can")(who_can)

@@ -13,10 +13,11 @@ import re
 from html import escape
 from importlib.resources import files
 
+from broker.policy.aloud import places
 from broker.policy.everywhere import name_of
 from broker.policy.lines import ANY
 from broker.policy.matrix.rows import Matrix, Row, Section
-from broker.policy.matrix.text import COLUMNS, places, title
+from broker.policy.matrix.text import COLUMNS, title
 from broker.policy.matrix.words import field_words, level_word, side_words
 
 _FILTERS = (

@@ -9,21 +9,13 @@ from typing import TYPE_CHECKING
 from broker.catalog import Catalog
 from broker.model import Level
 from broker.policy.boxes import Box, Space, cover
-from broker.policy.everywhere import deciding, default_role_sets, everywhere, space_of
+from broker.policy.everywhere import deciding, default_role_sets, everywhere, note_on, space_of
 from broker.policy.lines import ANY
 from broker.policy.rules import Rule
 
 if TYPE_CHECKING:
     from broker.policy.decision import Policy
 
-ADD_UP = (
-    "Any other set of roles sees, at every point, the higher of what its roles see alone: "
-    "no denial of one role takes away what another allows (every pair was compared)."
-)
-PAIRS_DIFFER = (
-    "Pairs that are listed see otherwise than the higher of what their two roles see; pairs that are "
-    "not listed see just that. Ask for larger sets that hold a listed pair with --roles."
-)
 ASKED_FOR = "Only the sets of roles that were asked for."
 
 
@@ -76,7 +68,7 @@ def matrix(policy: Policy, role_sets: Iterable[frozenset[str]] | None = None) ->
     """
     if role_sets is None:
         asked = default_role_sets(policy)
-        note = PAIRS_DIFFER if any(len(roles) > 1 for roles in asked) else ADD_UP
+        note = note_on(asked)
     else:
         asked, note = tuple(dict.fromkeys(role_sets)), ASKED_FOR
     space = space_of(policy.catalog)

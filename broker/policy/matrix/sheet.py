@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import io
 
+from broker.policy.aloud import places
 from broker.policy.everywhere import name_of
 from broker.policy.lines import ANY
 from broker.policy.matrix.rows import Matrix
-from broker.policy.matrix.text import places
 from broker.policy.matrix.words import level_word
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 
+from broker.policy.aloud import ending, places
 from broker.policy.everywhere import name_of
 from broker.policy.matrix.rows import Matrix, Row, Section
 from broker.policy.matrix.words import field_words, level_word, side_words
@@ -69,18 +70,8 @@ def name_of_rule(rule: Rule) -> str:
     return hashlib.sha256(",".join(rule.words).encode()).hexdigest()[:6]
 
 
-def places(rules: Sequence[Rule]) -> str:
-    """Names rules by their lines: `policy.csv:12, 15 until 2027-01-31`."""
-    first, *more = rules
-    return ", ".join([first.place + _end(first), *(f"{rule.line}{_end(rule)}" for rule in more)])
-
-
 def _names(rules: Sequence[Rule]) -> str:
-    return ", ".join(sorted(name_of_rule(rule) + _end(rule) for rule in rules))
-
-
-def _end(rule: Rule) -> str:
-    return f" until {rule.until}" if rule.until else ""
+    return ", ".join(sorted(name_of_rule(rule) + ending(rule) for rule in rules))
 
 
 def _cells(matrix: Matrix, row: Row, name: Callable[[Sequence[Rule]], str]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from broker.catalog import Catalog
 from broker.model import Level
+from broker.policy.aloud import Choice
 from broker.policy.boxes import Side, Space
 from broker.policy.lines import ANY
 
@@ -23,13 +24,10 @@ def level_word(level: Level | None) -> str:
 
 def side_words(space: Space, at: int, side: Side) -> str:
     """Tells a side: `any`, `routed, peer` or `all but self`."""
-    every = space.words[at]
-    if len(side) == len(every):
+    choice = Choice.of(space, at, side)
+    if choice is None:
         return ANY
-    left_out = [word for word in every if word not in side]
-    if 2 * len(left_out) <= len(side):  # a word said in place of two or more
-        return f"all but {', '.join(left_out)}"
-    return ", ".join(space.ordered(at, side))
+    return ("all but " if choice.but else "") + ", ".join(choice.words)
 
 
 def field_words(catalog: Catalog, side: Side) -> str:
