@@ -234,8 +234,8 @@ class TestExplainPoint:
         assert explanation.rule.place == "policy.csv:25"
         assert explanation.sentences == (
             (
-                "clear by policy.csv:25: Agents with tier1, to resolve-ticket, on any ticket, as its assignee, "
-                "where it was routed to the agent, see profile fields in clear."
+                "clear by policy.csv:25: Agents with tier1, to resolve-ticket, on any ticket, "
+                "as its assignee, where it was routed to the agent, see profile fields in clear."
             ),
         )
 

@@ -96,6 +96,16 @@ class TestExact:
                 told = matrix_reader.level_at(sections[roles], point[:-1], point[-1])
                 assert told == casbin_level(enforcer, roles, point)
 
+    def test_purposes_that_differ_in_the_level_alone_stay_apart(self):
+        """Purposes share rows only where they show the same, not where their boxes happen to be alike."""
+        everything = ["any"] * 5
+        lines = [
+            ("tier1", "resolve", *everything, "profile", "clear", "allow"),
+            ("tier1", "review", *everything, "profile", "masked", "allow"),
+        ]
+
+        assert_exact(policy_of(lines, {}), list(product(*space_of(CATALOG).words)))
+
     def test_starting_policy_at_every_point(self):
         """The starting policy's matrix, read back, is the table at every one of its points."""
         space = space_of(STARTING.catalog)
