@@ -107,9 +107,7 @@ def _print(report: ShadowReport) -> None:
     rows = [
         (
             d.field, f"{d.active} -> {d.shadow}", f"{uses:,}", d.roles, d.ticket_kind, d.purpose,
-            ", ".join(
-                f"{name} {word}" for name, word in facts.items() if name not in {"purpose", "ticket_kind"}
-            ),
+            ", ".join(word for name, word in facts.items() if name not in {"purpose", "ticket_kind"}),
         )
         for d, uses, facts in report.differences
     ]  # fmt: skip
