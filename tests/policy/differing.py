@@ -66,15 +66,16 @@ def policy(rules_csv, of, columns=CONDITIONS, today=TODAY):
     return Policy("v", "d", of, limits, AdminTable((), ()), book, Table(book, of), "not compared", today)
 
 
-def some_rules(rng, of, varied, columns=CONDITIONS):
+def some_rules(rng, of, varied, *, ending=None):
     """Makes lines of rules at random that the reader takes; only the columns named vary."""
     lines = {}
-    ending = rng.choice([0, 0, 0.5])
+    if ending is None:
+        ending = rng.choice([0, 0, 0.5])
     for i in range(rng.randint(2, 9)):
         role = ROLES[i] if i < len(ROLES) else rng.choice(ROLES)
         effect = "deny" if rng.random() < 0.35 and i >= len(ROLES) else "allow"
         words = [role if effect == "allow" or rng.random() < 0.6 else "any"]
-        for column in columns:
+        for column in CONDITIONS:
             known = [w for w in REAL[column] if w != ENDLESS and (column != "purpose" or w in of.purposes)]
             words.append(rng.choice(known[:3]) if column in varied and rng.random() < 0.6 else "any")
         words.append(rng.choice(["profile", "contact", *of.fields]))

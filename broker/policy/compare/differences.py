@@ -89,6 +89,7 @@ class Differences:
         known = [set(policy.book.columns) for policy in (old, new)]
         self._unknown = [i for i, c in enumerate(domain.columns) if c.name in known[0] ^ known[1]]
         self._bits: dict[tuple[Unit, Shapes], tuple[Bits, Bits]] = {}
+        self._denying: dict[Unit, bool] = {}
         self._alone: dict[tuple[Unit, Shapes], Regions] = {}
 
     def all(self, say: Say) -> Iterator[Difference]:
@@ -102,14 +103,16 @@ class Differences:
         for i, role in enumerate(self.roles):
             say(f"Comparing pairs of roles, {i + 1} of {len(self.roles)}")
             for other in self.roles[i + 1 :]:
-                yield from self._pair(Area.RULES, (role, other))
+                if self._denies(role) or self._denies(other):
+                    yield from self._pair(Area.RULES, (role, other))
         changed = [group for group in self.groups if group.old != group.new]
         for group in changed:
             yield from self._singles(Area.GROUPS, group)
         for i, group in enumerate(changed):
             say(f"Comparing groups of the identity provider, {i + 1} of {len(changed)}")
             for other in self.groups:
-                if other.old == other.new or other.names > group.names:
+                once = other.old == other.new or other.names > group.names
+                if once and (self._denies(group) or self._denies(other)):
                     yield from self._pair(Area.GROUPS, (group, other))
 
     def _singles(self, area: Area, unit: Unit) -> Iterator[Difference]:
@@ -127,14 +130,18 @@ class Differences:
             also = [role for role in self.roles if role.names[0] in both]
         for shapes in self.fields:
             sides = [self._of(unit, shapes) for unit in pair]
-            # Where neither denies anything, the pair has what its members have, and no less.
-            if not any(bits[1] | bits[3] for unit in sides for bits in unit):
-                continue
             if all(before == now for before, now in sides) and not self._common_changed(shapes):
                 continue
             regions = self._regions([union(parts) for parts in zip(*sides, strict=True)], shapes)
             told = [self._unit(unit, shapes) for unit in (*pair, *also)]
             yield from self._tell(area, pair, shapes, _beyond(regions, told))
+
+    def _denies(self, unit: Unit) -> bool:
+        """Says whether a unit denies anything; two that do not have what each has alone, and no less."""
+        if (found := self._denying.get(unit)) is None:
+            bits = (side for shapes in self.fields for side in self._of(unit, shapes))
+            found = self._denying[unit] = any(b[1] | b[3] for b in bits)
+        return found
 
     def _tell(self, area: Area, asker: Asker, shapes: Shapes, regions: Regions) -> Iterator[Difference]:
         for (step, decidable), points in regions.items():
