@@ -290,7 +290,9 @@ class TestPolicy:
         assert re.search(r"policy\.csv:\d+:", said.err)
         checked = broker("policy", "check", tmp_path, "--json")
         assert checked.code == 1
-        assert [finding.partition(":")[0] for finding in checked.data["findings"]] == ["policy.csv"]
+        assert [(found["file"], found["severity"]) for found in checked.data["findings"]] == [
+            ("policy.csv", "error")
+        ]
 
 
 class TestMigrate:

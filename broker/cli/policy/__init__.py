@@ -11,6 +11,7 @@ from broker.cli.policy.explain import explain, who_can
 from broker.cli.policy.load import load_directory
 from broker.cli.policy.matrix import matrix
 from broker.cli.policy.replay import replay
+from broker.cli.policy.testing import run_tests
 from broker.cli.policy.whoami import who_am_i
 
 app = typer.Typer(help="Check and load policies.", no_args_is_help=True, rich_markup_mode=None)
@@ -18,6 +19,7 @@ app.command("check")(check)
 app.command("compare")(compare)
 app.command("load")(load_directory)
 app.command("replay")(replay)
+app.command("test")(run_tests)
 app.command("whoami")(who_am_i)
 app.command("matrix")(matrix)
 app.add_typer(shadow.app, name="shadow")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from broker.cli.output import CommandFailedError, print_json, progress, say
-from broker.cli.policy.options import Directory, Json, read, sentence, summary
+from broker.cli.policy.options import Directory, Json, read, refuse_lint, sentence, summary
 from broker.errors import PolicyUnavailableError, StartupError
 from broker.settings import read_settings
 
@@ -37,6 +37,7 @@ def load_directory(
         raise StartupError("--expect takes a version, as a number")
     settings = read_settings("admin_dsn")
     files, policy = read(directory)
+    refuse_lint(files)
     try:
         with progress("Activating"):
             version = asyncio.run(_activate(settings.admin_dsn, files, expect))

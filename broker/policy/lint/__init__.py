@@ -6,7 +6,7 @@
     catalog.py    classes, purposes, fields that lead nowhere or are marked too mildly
     admin.py      admin.csv against itself and against the release's RPCs
     rules.py      rules that do nothing, show too much or have ended
-    boxes.py      the exact question behind them: is there a point where …?
+    search.py     the exact question behind them: is there a point where …?
     accept.py     `# accept <finding>: <reason>` above a rule
     sarif.py      the report for code-review tools
 

@@ -118,6 +118,7 @@ HINTS: Mapping[str, str] = MappingProxyType(
         "unknown-ticket-kind": _WORD,
         "unknown-type": "Begin the line with p (a rule), g (a group or role) or # (a comment).",
         "until": "Write 'until' and the last day: until 2027-01-31.",
+        "who": "Write 'roles: [<role>]', 'roles: every' or 'groups: [<group>]'.",
         "wildcard": "Name each word, or write 'any'.",
         "wildcard-allow": "Write one rule for each role and each field class.",
         "wrong-type": _YAML,

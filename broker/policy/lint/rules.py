@@ -17,7 +17,7 @@ from broker.model import Level, Presence, Provenance, Relation
 from broker.policy.files import RULES
 from broker.policy.findings import Findings, Severity
 from broker.policy.lines import ANY
-from broker.policy.lint.boxes import Boxes, OutOfStepsError, Verdict
+from broker.policy.lint.search import OutOfStepsError, RuleSearch, Verdict
 from broker.policy.rules import CONDITIONS, Rule, RuleBook
 
 SOON = timedelta(days=14)
@@ -55,7 +55,7 @@ class RuleCheck:
         self._book = book
         self._catalog = catalog
         self._findings = Findings()
-        self._boxes = Boxes(book, catalog)
+        self._search = RuleSearch(book, catalog)
         self._unanswered: list[Rule] = []
         self._nothing: set[int] = set()  # lines of rules that never match
 
@@ -100,7 +100,7 @@ class RuleCheck:
 
         A denial of a ground that does not occur in this release is a precaution; an allow is a mistake.
         """
-        if not self._boxes.fields(rule):
+        if not self._search.fields(rule):
             return f"the rule never matches: no field is of class {rule.field!r}"
         if rule.effect == "allow":
             if rule.conditions[_RELATION] == Relation.NONE:
@@ -110,10 +110,10 @@ class RuleCheck:
         return ""
 
     def _check_sensitive(self, rule: Rule) -> None:
-        boxes = self._boxes
+        search = self._search
         fields = [
             name
-            for name in boxes.fields(rule)
+            for name in search.fields(rule)
             if self._catalog.fields[name].field_class in self._catalog.sensitive_classes
         ]
         if not fields:
@@ -124,10 +124,10 @@ class RuleCheck:
             self._add(rule, "sensitive-wildcard", f"the rule shows {self._of(rule)} for {said}")
         if rule.level == Level.MASKED or rule.conditions[_PRESENCE] == Presence.PRESENT:
             return
-        denies = boxes.denies(Level.CLEAR)
-        choices = [boxes.alone(rule), *boxes.choices(rule, fields=fields, presence=Presence.ABSENT.value)]
+        denies = search.denies(Level.CLEAR)
+        choices = [search.alone(rule), *search.choices(rule, fields=fields, presence=Presence.ABSENT.value)]
         try:
-            shown = boxes.exists(choices, denies, _misses(denies))
+            shown = search.exists(choices, denies, _misses(denies))
         except OutOfStepsError:
             shown = True  # what is not known to be denied counts as shown
         if shown:
@@ -136,12 +136,12 @@ class RuleCheck:
             )
 
     def _check_allow(self, rule: Rule) -> None:
-        boxes = self._boxes
+        search = self._search
         levels = _levels(rule)
-        box = [boxes.alone(rule), *boxes.choices(rule)]
-        everything = ~boxes.at[rule.line]
-        denied = [boxes.denies(level) for level in levels]
-        if not any(boxes.exists(box, bits, _misses(bits)) for bits in denied):
+        box = [search.alone(rule), *search.choices(rule)]
+        everything = ~search.at[rule.line]
+        denied = [search.denies(level) for level in levels]
+        if not any(search.exists(box, bits, _misses(bits)) for bits in denied):
             meeting = denied[0] & self._meets(rule)
             self._add(
                 rule,
@@ -150,20 +150,20 @@ class RuleCheck:
                 Severity.WARNING,
             )
             return
-        clear = boxes.allows(Level.CLEAR) & everything, boxes.denies(Level.CLEAR)
-        masked = boxes.allows(Level.MASKED) & everything, boxes.denies(Level.MASKED)
+        clear = search.allows(Level.CLEAR) & everything, search.denies(Level.CLEAR)
+        masked = search.allows(Level.MASKED) & everything, search.denies(Level.MASKED)
         if Level.CLEAR in levels:
             matter = clear[0] | clear[1]
-            if boxes.exists(box, matter, _misses(matter)):
+            if search.exists(box, matter, _misses(matter)):
                 return
         if Level.MASKED in levels:
-            box[0] = boxes.with_another(rule, clear[1])
+            box[0] = search.with_another(rule, clear[1])
             matter = clear[0] | clear[1] | masked[0] | masked[1]
-            if boxes.exists(box, matter, _alone_masked(*clear, *masked)):
+            if search.exists(box, matter, _alone_masked(*clear, *masked)):
                 return
-        covering = self._covers(rule) & boxes.table.allow
+        covering = self._covers(rule) & search.table.allow
         for level in levels:
-            covering &= boxes.allows(level)
+            covering &= search.allows(level)
         if not covering and not clear[1] & self._meets(rule):
             covering = self._covers(rule) & clear[0]  # clear is more than masked
         why = f"{self._lines(covering)} allows as much" if covering else "other rules together allow as much"
@@ -175,10 +175,10 @@ class RuleCheck:
         )
 
     def _check_deny(self, rule: Rule) -> None:
-        boxes = self._boxes
-        others = {level: boxes.denies(level) & ~boxes.at[rule.line] for level in _levels(rule)}
-        alone = [boxes.alone(rule), *boxes.choices(rule)]
-        if not any(boxes.exists(alone, bits, _misses(bits)) for bits in others.values()):
+        search = self._search
+        others = {level: search.denies(level) & ~search.at[rule.line] for level in _levels(rule)}
+        alone = [search.alone(rule), *search.choices(rule)]
+        if not any(search.exists(alone, bits, _misses(bits)) for bits in others.values()):
             covering = others[Level.CLEAR] & self._covers(rule)
             for bits in others.values():
                 covering &= bits
@@ -190,10 +190,10 @@ class RuleCheck:
                 Severity.WARNING,
             )
             return
-        box = [alone[0] if rule.role == ANY else boxes.with_another(rule, boxes.table.allow), *alone[1:]]
+        box = [alone[0] if rule.role == ANY else search.with_another(rule, search.table.allow), *alone[1:]]
         for level, denies in others.items():
-            allows = boxes.allows(level)
-            if boxes.exists(box, allows | denies, _lets_through(allows, denies)):
+            allows = search.allows(level)
+            if search.exists(box, allows | denies, _lets_through(allows, denies)):
                 return
         self._add(
             rule,
@@ -204,8 +204,8 @@ class RuleCheck:
 
     def _meets(self, rule: Rule) -> int:
         """Gives the rules that match somewhere where this one does."""
-        bits = self._boxes.table.everything
-        for column in (self._boxes.alone(rule), *self._boxes.choices(rule)):
+        bits = self._search.table.everything
+        for column in (self._search.alone(rule), *self._search.choices(rule)):
             some = 0
             for each in column:
                 some |= each
@@ -214,14 +214,14 @@ class RuleCheck:
 
     def _covers(self, rule: Rule) -> int:
         """Gives the other rules that match everywhere where this one does."""
-        bits = self._boxes.table.everything & ~self._boxes.at[rule.line]
-        for column in (self._boxes.alone(rule), *self._boxes.choices(rule)):
+        bits = self._search.table.everything & ~self._search.at[rule.line]
+        for column in (self._search.alone(rule), *self._search.choices(rule)):
             for each in column:
                 bits &= each
         return bits
 
     def _lines(self, bits: int) -> str:
-        rules = self._boxes.table.each(bits, MAX_NAMED + 1)
+        rules = self._search.table.each(bits, MAX_NAMED + 1)
         named = ", ".join(str(rule.line) for rule in rules[:MAX_NAMED])
         more = " and others" if len(rules) > MAX_NAMED else ""
         return f"line{'s' if len(rules) > 1 else ''} {named}{more}" if rules else ""

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.policy.findings import Findings, Severity
-from broker.policy.lint import LintReport, boxes, lint
+from broker.policy.lint import LintReport, lint, search
 from broker.policy.lint.rules import RuleCheck
 from broker.policy.rules import CONDITIONS, Rule, RuleBook
 from tests.policy import naive
@@ -140,10 +140,14 @@ def test_two_roles_are_looked_at_together():
 @pytest.mark.attack("C18")
 def test_steps_are_bounded_and_it_says_so(monkeypatch):
     """Where the steps run out there is a note, not a claim; decisions and errors are not affected."""
-    lines = [line("one", "contact", "clear", "allow"), line("one", "contact", "masked", "allow")]
-    monkeypatch.setattr(boxes, "MAX_STEPS", 1)
+    lines = [
+        line("one", "contact", "clear", "allow"),
+        line("one", "contact", "clear", "allow", purpose="resolve"),
+    ]
+    assert told(book_of(lines)) == {2: "redundant-rule"}, "the control arm"
+    monkeypatch.setattr(search, "MAX_STEPS", 0)
 
-    assert told(book_of(lines)) == {1: "not-decided"}
+    assert told(book_of(lines)) == {1: "not-decided", 2: "redundant-rule"}  # the second needs no step
 
 
 def look(policy):

@@ -1,0 +1,84 @@
+"""`broker policy test`: a folder's policy against its tests, and against those that nobody can take away."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from broker.cli.output import print_json, print_line, progress, say
+from broker.cli.policy.options import Json
+
+if TYPE_CHECKING:
+    from broker.policy.suite import SuiteReport
+
+FAILED = 1
+
+
+def run_tests(
+    directory: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", exists=True, file_okay=False, help="Policy folder, with tests/."),
+    ] = Path("policies"),
+    cover: Annotated[
+        bool, typer.Option("--cover", help="Fail where a rule is reached by no test, too.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Run the policy's tests: DIR/tests/*.yaml, and the incident tests that the broker brings along.
+
+    Prints a sentence for each thing that comes out otherwise than expected, and the rules that no test
+    reaches.
+
+    Exit codes: 0 all pass; 1 a test fails, the files are wrong, or with --cover a rule is not reached;
+    2 wrong usage.
+
+    \b
+    Example:
+      broker policy test policies --cover
+    """
+    report = _run(directory)
+    if as_json:
+        print_json(report.as_mapping())
+    else:
+        _print(report)
+    if not report.ok or (cover and report.unreached):
+        raise typer.Exit(FAILED)
+
+
+def _run(directory: Path) -> SuiteReport:
+    """Runs all tests.
+
+    Raises:
+        PolicyInvalidError: the policy or a test file is wrong.
+    """
+    from broker.policy import PolicyFiles, load
+    from broker.policy.findings import Findings, TooManyFindingsError
+    from broker.policy.suite import incident_suite, read_suites, read_test_files, run
+
+    with progress("Reading the policy and its tests") as now:
+        policy = load(PolicyFiles.from_directory(directory), "candidate", today=datetime.now(UTC).date())
+        findings, suites = Findings(), None
+        with suppress(TooManyFindingsError):  # they are told below
+            suites = read_suites(read_test_files(directory), policy.catalog, findings)
+        findings.raise_if_any()
+        now("Running the tests")
+        incident = incident_suite(policy.catalog)
+        return run(policy, incident + suites if suites else incident)
+
+
+def _print(report: SuiteReport) -> None:
+    for failure in report.failures:
+        print_line(f"{failure.file}:{failure.line}: {failure.name}")
+        print_line(f"    {failure.sentence}")
+    for place in report.unreached:
+        print_line(f"{place}: no test reaches this rule")
+    failed = len({(each.file, each.line, each.name) for each in report.failures})
+    reached = len(report.coverage) - len(report.unreached)
+    say(
+        f"{len(report.passed)} tests passed, {failed} failed, over {report.situations} situations that rules "
+        f"tell apart; {reached} of {len(report.coverage)} rules reached"
+    )
