@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 
 import pytest
@@ -13,7 +14,9 @@ from tests.policy.sample import POLICIES
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """Gives a copy of the starting policy; without the seconds of comparing it thoroughly."""
-    monkeypatch.setattr("broker.policy.load", lambda *a, thorough=False, **o: decision.load(*a, **o))
+    monkeypatch.setattr(
+        "broker.policy.load", lambda files, version, *, today, **_: decision.load(files, version, today=today)
+    )
     shutil.copytree(POLICIES, tmp_path / "policies")
     return tmp_path / "policies"
 
@@ -26,6 +29,31 @@ def edit(path, old, new):
 
 
 ALLOW = "p, tier1, resolve-ticket, assignee, any, routed, any, any, profile, clear, allow\n"
+MASKED_TO_CLEAR = ("self, any, any, contact, masked", "self, any, any, contact, clear")
+NOT_SELF = ("p, any, any, any, any, self, any, any, any, clear, deny\n", "")
+
+# what the manual says was done to the draft, per example
+EXAMPLES = {
+    "check draft": [(ALLOW, ALLOW.replace("tier1", "teir1"))],
+    "check draft --strict": [(ALLOW, ALLOW + ALLOW.replace("assignee, any", "assignee, device"))],
+    "test draft": [MASKED_TO_CLEAR, NOT_SELF],
+}
+
+
+@pytest.mark.parametrize("command", EXAMPLES)
+def test_manual_shows_what_the_commands_print(broker, folder, monkeypatch, command):
+    """The examples of policies/README.md, line for line."""
+    manual = (POLICIES / "README.md").read_text("utf-8")
+    (shown,) = re.findall(rf"\$ broker policy {command}\n(.*?)```", manual, re.DOTALL)
+    folder.rename(folder.with_name("draft"))
+    monkeypatch.chdir(folder.parent)
+    for old, new in EXAMPLES[command]:
+        edit(folder.with_name("draft") / "policy.csv", old, new)
+    said = broker("policy", *command.split())
+
+    assert said.code == 1
+    assert shown.strip()
+    assert shown in said.out
 
 
 class TestCheck:
@@ -105,26 +133,19 @@ class TestTest:
 
     def test_failure_is_a_sentence(self, broker, folder):
         """Who would see what, on which ticket, by which line."""
-        edit(
-            folder / "policy.csv",
-            "any, self, any, any, contact, masked",
-            "any, self, any, any, contact, clear",
-        )
-        edit(folder / "policy.csv", "p, any, any, any, any, self, any, any, any, clear, deny\n", "")
+        edit(folder / "policy.csv", *MASKED_TO_CLEAR)
+        edit(folder / "policy.csv", *NOT_SELF)
         said = broker("policy", "test", folder)
 
         assert said.code == 1
-        assert (
-            "incident:1: Whoever takes a ticket for themselves sees nothing sensitive in clear\n" in said.out
-        )
-        assert "    tier1, on a ticket that they took themselves, " in said.out
-        assert (
-            "would see customer.email in clear; expected masked or withheld; allowed by policy.csv:"
-            in said.out
-        )
+        name, sentence = said.out.splitlines()[:2]
+        assert name == "incident:1: Whoever takes a ticket for themselves sees nothing sensitive in clear"
+        assert sentence.startswith("    tier1, on a ticket that they took themselves, ")
+        assert "would see customer.email in clear; expected masked or withheld" in sentence
+        assert "; allowed by policy.csv:" in sentence
 
     def test_incident_tests_run_without_a_file(self, broker, folder):
-        """Taking the folder's tests away takes away only the folder's tests; a rule that none reaches is told."""
+        """Without the folder's tests those of the incident still run, and tell what none reaches."""
         shutil.rmtree(folder / "tests")
         said = broker("policy", "test", folder, "--json")
 
