@@ -22,7 +22,7 @@ from broker.errors import (
     RecordsUnavailableError,
     RequestMalformedError,
 )
-from broker.ledger import Ledger, ReadAppend, Verdict, read_arguments
+from broker.ledger import Ledger, ReadAppend, Verdict, read_arguments, read_values
 from broker.model import RecordSlice
 from broker.records import RecordReader, is_pass_of
 
@@ -128,9 +128,11 @@ class OneStatement:
             return [None] * len(asks)
         appends = [ask.append for ask in asks]
         try:
-            rows = await self._held.fetch(
-                appending.sql, *read_arguments(appends), [ask.guard_pass for ask in asks]
-            )
+            if len(asks) == 1:
+                rows = await self._held.fetch(appending.one, *read_values(appends[0]), asks[0].guard_pass)
+            else:
+                passes = [ask.guard_pass for ask in asks]
+                rows = await self._held.fetch(appending.many, *read_arguments(appends), passes)
         except (DatabaseUnavailableError, RequestMalformedError, asyncpg.PostgresError):
             return [None] * len(asks)  # whosever fault it is, one read must not fail its neighbours
         groups: list[list[asyncpg.Record]] = [[] for _ in asks]

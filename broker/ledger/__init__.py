@@ -12,6 +12,7 @@ from broker.ledger.writer import (
     Verdict,
     append_events,
     read_arguments,
+    read_values,
 )
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "append_events",
     "head",
     "read_arguments",
+    "read_values",
     "receipts",
     "rest_of",
 ]

@@ -230,6 +230,8 @@ class Ledger:
         return results
 
     async def _append_reads(self, conn: Connection, reads: Sequence[ReadAppend]) -> list[Any]:
+        if len(reads) == 1:
+            return await conn.fetch(Q.append_read, *read_values(reads[0]))
         return await conn.fetch(Q.append_reads, *read_arguments(reads))
 
     async def _create_grants(self, conn: Connection, grants: Sequence[GrantAppend]) -> list[Any]:
@@ -289,21 +291,17 @@ def _failed(items: Sequence[Item], cause: str) -> list[Verdict | BaseException]:
     return [LedgerUnavailableError(cause=cause) for _ in items]
 
 
-def read_arguments(reads: Sequence[ReadAppend]) -> list[list[Any]]:
+def read_values(r: ReadAppend) -> tuple[Any, ...]:
+    """Gives the values that `broker.append_read` takes, $1 to $11."""
+    return (
+        r.id, r.grant_id, r.agent, r.tool, r.trace_id, r.facts_version, r.present, r.policy_version,
+        r.per_hour, r.per_day, r.head,
+    )  # fmt: skip
+
+
+def read_arguments(reads: Sequence[ReadAppend]) -> list[Sequence[Any]]:
     """Gives the arrays that `broker.append_reads` takes, $1 to $11."""
-    return [
-        [r.id for r in reads],
-        [r.grant_id for r in reads],
-        [r.agent for r in reads],
-        [r.tool for r in reads],
-        [r.trace_id for r in reads],
-        [r.facts_version for r in reads],
-        [r.present for r in reads],
-        [r.policy_version for r in reads],
-        [r.per_hour for r in reads],
-        [r.per_day for r in reads],
-        [r.head for r in reads],
-    ]
+    return list(zip(*map(read_values, reads), strict=True))
 
 
 def _grant_arguments(g: GrantAppend) -> tuple[Any, ...]:

@@ -121,7 +121,7 @@ class RecordReader:
         return await self._names.submit((customer, ticket))
 
     def appending(self) -> Appending:
-        """Gives the statement that appends and reads in one, under the catalog of now."""
+        """Gives the statements that append and read in one, under the catalog of now."""
         return self._shelf.appending
 
     async def drain(self) -> None:
@@ -238,13 +238,17 @@ class _Shelf:
 
 
 class Appending:
-    """The statement that appends reads and reads the accepted ones, where one database holds both."""
+    """The statements that append reads and read the accepted ones, where one database holds both.
+
+    `one` takes the values of one read and its pass, `many` takes them as arrays.
+    """
 
     def __init__(self, shelf: _Shelf) -> None:
-        """Makes the statement for the shelf's catalog."""
+        """Makes the statements for the shelf's catalog."""
         self._shelf = shelf
         self._root = shelf.catalog.root
-        self.sql = _statement(self._root, queries("records").append_and_read)
+        self.one = _statement(self._root, queries("records").append_one_and_read)
+        self.many = _statement(self._root, queries("records").append_and_read)
 
     def covers(self, fields: tuple[str, ...]) -> bool:
         """Tells whether all fields are the root kind's own; rows of child kinds take a read of their own."""
@@ -252,7 +256,7 @@ class Appending:
         return len(layout) == 1 and layout[0][0] == self._root.name
 
     def slice(self, fields: tuple[str, ...], records: Sequence[asyncpg.Record]) -> RecordSlice:
-        """Gives what the statement read for one of its reads; no rows where it was refused."""
+        """Gives what a statement read for one of its reads; no rows where it was refused."""
         [(kind, columns)] = self._shelf.layout(fields)
         found = [record for record in records if record[0] is not None]
         rows = [Row({name: record[place] for name, place in columns}) for record in found[: self._root.rows]]

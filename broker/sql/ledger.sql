@@ -7,6 +7,14 @@ FROM broker.append_reads(
 )
 ORDER BY ord;
 
+-- name: append_read
+-- Appends one read; gives the same of it.
+SELECT 1::bigint AS ord, reason, leaf, free_time
+FROM broker.append_read(
+    $1::uuid, $2::uuid, $3::text, $4::text, $5::text, $6::bigint, $7::boolean, $8::bigint, $9::integer,
+    $10::integer, $11::bytea
+);
+
 -- name: append_events
 -- Appends events that need no ground.
 SELECT id, leaf

@@ -37,6 +37,23 @@ SELECT read.*, done.ord, done.reason, done.leaf, done.free_time
 FROM done LEFT JOIN read ON read.grant_id = done.grant_id AND done.reason = ''
 ORDER BY done.ord;
 
+-- name: append_one_and_read
+-- Does the same for one read, without arrays (a template; see reader.py): $12 is its pass.
+-- The append runs first, because the pass is told to the guard only where its verdict says so.
+SELECT read.*, 1::bigint AS ord, done.reason, done.leaf, done.free_time
+FROM broker.append_read(
+    $1::uuid, $2::uuid, $3::text, $4::text, $5::text, $6::bigint, $7::boolean, $8::bigint,
+    $9::integer, $10::integer, $11::bytea
+) AS done
+LEFT JOIN LATERAL (
+    SELECT v.grant_id, @{columns}
+    FROM (
+        SELECT set_config('broker.pass', CASE WHEN done.reason = '' THEN $12::text ELSE '' END, true) AS told
+        OFFSET 0
+    ) AS s
+    CROSS JOIN LATERAL (SELECT * FROM broker_guard.@{view} WHERE s.told <> '' OFFSET 0) AS v
+) AS read ON read.grant_id = $2::uuid;
+
 -- name: relations
 -- Finds the relations that a catalog maps; a missing one has no oid.
 SELECT

@@ -39,7 +39,7 @@ class TestLostAnswer:
         ledger = await behind(ground, proxy)
         grant = case.grant()
         await ledger.append(grant)
-        await ledger.append(case.read(grant))
+        await asyncio.gather(*(ledger.append(case.read(grant)) for _ in range(2)))  # a group is prepared
         reads = [case.read(grant) for _ in range(3)]
         proxy.hold_answers()
         waiting = asyncio.gather(*(ledger.append(read) for read in reads))

@@ -8,9 +8,10 @@ from dataclasses import replace
 import asyncpg
 import pytest
 
-from broker.ledger import read_arguments
+from broker.ledger import read_arguments, read_values
 
-APPEND = (
+APPEND = "SELECT reason, leaf FROM broker.append_read($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
+APPEND_GROUP = (
     "SELECT reason, leaf FROM broker.append_reads($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[],"
     " $6::bigint[], $7::boolean[], $8::bigint[], $9::integer[], $10::integer[], $11::bytea[])"
 )
@@ -33,7 +34,8 @@ class TestRefusedGrants:
 
 class TestInventedReads:
     @pytest.mark.parametrize("role", ["broker_access", "broker_reader"])
-    async def test_a_read_on_no_grant_names_nobody(self, ground, role):
+    @pytest.mark.parametrize("grouped", [False, True])
+    async def test_a_read_on_no_grant_names_nobody(self, ground, role, grouped):
         """Through a worker's DSN no read comes on record that names an agent on a grant not theirs."""
         case, victim = await ground.case(), await ground.case()
         ledger = await ground.ledger()
@@ -44,7 +46,12 @@ class TestInventedReads:
         own = case.read(grant)
         conn = await asyncpg.connect(ground.database.dsn(role))
         try:
-            told = [await conn.fetchrow(APPEND, *read_arguments([r])) for r in (invented, others, own)]
+            told = [
+                await conn.fetchrow(APPEND_GROUP, *read_arguments([r]))
+                if grouped
+                else await conn.fetchrow(APPEND, *read_values(r))
+                for r in (invented, others, own)
+            ]
         finally:
             await conn.close()
 

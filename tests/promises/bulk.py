@@ -67,7 +67,8 @@ async def fill(dba: asyncpg.Connection, size: int, *, like: str) -> None:
 
 
 EXPLAIN = "EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON)"
-APPEND = """
+APPEND_ONE = "SELECT * FROM broker.append_read($1, $2, $3, 't', '0', $4, false, $5, 1000, 1000, '{'::bytea)"
+APPEND_GROUP = """
 SELECT * FROM broker.append_reads(
     ARRAY[$1::uuid], ARRAY[$2::uuid], ARRAY[$3::text], ARRAY['t'], ARRAY['0'], ARRAY[$4::bigint],
     ARRAY[false], ARRAY[$5::bigint], ARRAY[1000], ARRAY[1000], ARRAY['{'::bytea]
@@ -96,11 +97,10 @@ async def footprint(dba: asyncpg.Connection, grant_id: UUID) -> Footprint:
             "SELECT * FROM broker.ground($1, $2)",
             lambda: [ticket, grant["agent"]],
         ),
-        "append": (
-            "broker_access",
-            APPEND,
-            lambda: [ids.new(), grant_id, grant["agent"], facts, version],
-        ),
+        **{
+            name: ("broker_access", statement, lambda: [ids.new(), grant_id, grant["agent"], facts, version])
+            for name, statement in (("append", APPEND_ONE), ("group", APPEND_GROUP))
+        },
         "read": ("broker_reader", "SELECT * FROM broker_guard.read_customer", list),
         "a scan": ("postgres", "SELECT * FROM broker.ticket WHERE content_hash = ''", list),
     }
