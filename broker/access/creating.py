@@ -28,7 +28,7 @@ from broker.ledger import EventIds, EventKind, GrantAppend, Ledger, head, rest_o
 from broker.model import Caller, Decided, Decision, FieldDecision, Grant, Level
 from broker.policy import Policy, PolicyHolder, Tally
 from broker.records import RecordReader
-from broker.telemetry import Trace
+from broker.telemetry import CompactTrace
 from broker.tickets import Standing, Tickets
 
 
@@ -83,7 +83,7 @@ class GrantCreation:
         self._grant_seconds = grant_seconds
         self._bases = Bases(steady)
 
-    async def create(self, caller: Caller, request: GrantRequest, trace: Trace) -> GrantAnswer:
+    async def create(self, caller: Caller, request: GrantRequest, trace: CompactTrace) -> GrantAnswer:
         """Creates a grant, or gives again the one that stands under the request's id.
 
         Raises:
@@ -152,10 +152,11 @@ class GrantCreation:
                 )
             # (5)
             with trace.step(telemetry.SIGN):
-                return self._answer(caller, request, audience, decided.roles, verdict.row)
+                fields = decision.fields if verdict.row["grant_id"] == grant_id else _said(verdict.row)
+                return self._answer(caller, request, audience, decided.roles, fields, verdict.row)
         raise PolicyUnavailableError(cause="facts or policy kept changing")
 
-    async def _resolve(self, caller: Caller, request: GrantRequest, trace: Trace) -> Basis:
+    async def _resolve(self, caller: Caller, request: GrantRequest, trace: CompactTrace) -> Basis:
         """Asks what the agent has to do with the ticket, and for the pseudonyms of what it is about."""
         with trace.step(telemetry.RESOLVE):
             standing = await self._tickets.ground(request.ticket_id, caller.principal.agent)
@@ -186,7 +187,7 @@ class GrantCreation:
         return audience
 
     async def _refuse_ticket(
-        self, caller: Caller, request: GrantRequest, error: BrokerError, trace: Trace
+        self, caller: Caller, request: GrantRequest, error: BrokerError, trace: CompactTrace
     ) -> BrokerError:
         """Records a refusal on a ticket under a pseudonym that links it to no customer."""
         with trace.step(telemetry.DERIVE_PSEUDONYMS):
@@ -208,7 +209,7 @@ class GrantCreation:
         policy: Policy,
         basis: Basis,
         decided: Decided,
-        trace: Trace,
+        trace: CompactTrace,
         *,
         grant_id: UUID,
         audience: str,
@@ -262,9 +263,14 @@ class GrantCreation:
         )
 
     def _answer(
-        self, caller: Caller, request: GrantRequest, audience: str, roles: frozenset[str], row: Any
+        self,
+        caller: Caller,
+        request: GrantRequest,
+        audience: str,
+        roles: frozenset[str],
+        fields: tuple[FieldDecision, ...],
+        row: Any,
     ) -> GrantAnswer:
-        fields = tuple(_load(f) for f in json.loads(row["answer"])["fields"])
         grant = Grant(
             grant_id=row["grant_id"],
             agent=caller.principal.agent,
@@ -314,5 +320,9 @@ def _dump(f: FieldDecision) -> list[Any]:
     return [f.name, f.level.value if f.level else None, f.rule, list(f.missing)]
 
 
-def _load(f: list[Any]) -> FieldDecision:
-    return FieldDecision(f[0], Level(f[1]) if f[1] else None, f[2], tuple(f[3]))
+def _said(row: Any) -> tuple[FieldDecision, ...]:
+    """Gives what a grant that stands already said field by field, for its repeated request."""
+    return tuple(
+        FieldDecision(name, Level(level) if level else None, rule, tuple(missing))
+        for name, level, rule, missing in json.loads(row["answer"])["fields"]
+    )

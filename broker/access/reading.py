@@ -31,7 +31,7 @@ from broker.ledger import (
 )
 from broker.model import Caller, Level, RecordSlice
 from broker.policy import PolicyHolder, Tally
-from broker.telemetry import ReadTrace
+from broker.telemetry import CompactTrace
 from broker.tickets import Tickets
 
 MOST_PLANS = 32
@@ -84,7 +84,7 @@ class RecordReading:
         self._audience = audience
 
     async def read(
-        self, caller: Caller, grant_token: str, fields: tuple[str, ...], trace: ReadTrace
+        self, caller: Caller, grant_token: str, fields: tuple[str, ...], trace: CompactTrace
     ) -> RecordAnswer:
         """Reads fields of the grant's customer, cut down to what the decision of now allows.
 
@@ -141,7 +141,13 @@ class RecordReading:
         raise PolicyUnavailableError(cause="facts or policy kept changing")
 
     def _append(
-        self, event_id: UUID, caller: Caller, grant_id: UUID, opened: OpenGrant, plan: Plan, trace: ReadTrace
+        self,
+        event_id: UUID,
+        caller: Caller,
+        grant_id: UUID,
+        opened: OpenGrant,
+        plan: Plan,
+        trace: CompactTrace,
     ) -> ReadAppend:
         return ReadAppend(
             id=event_id,
@@ -157,7 +163,7 @@ class RecordReading:
             head=head(event_id, trace.trace_id, plan.leaf_rest),
         )
 
-    async def _open(self, caller: Caller, claims: GrantClaims, trace: ReadTrace) -> OpenGrant:
+    async def _open(self, caller: Caller, claims: GrantClaims, trace: CompactTrace) -> OpenGrant:
         agent = caller.principal.agent
         stored = await self._store.open(claims.grant_id, agent.key)
         if stored is None:
@@ -230,7 +236,7 @@ class RecordReading:
         return plan
 
     async def _refuse_read(
-        self, caller: Caller, claims: GrantClaims, opened: OpenGrant, plan: Plan, trace: ReadTrace
+        self, caller: Caller, claims: GrantClaims, opened: OpenGrant, plan: Plan, trace: CompactTrace
     ) -> BrokerError:
         return await self._refusals.record(
             PolicyDeniedError(),
@@ -245,7 +251,7 @@ class RecordReading:
         )
 
     async def _narrow(
-        self, read_id: UUID, caller: Caller, grant_id: UUID, trace: ReadTrace, disclosed: Disclosed
+        self, read_id: UUID, caller: Caller, grant_id: UUID, trace: CompactTrace, disclosed: Disclosed
     ) -> None:
         """Says in a later event that a read which was released at most came to nothing."""
         await self._ledger.append(

@@ -13,7 +13,7 @@ from broker.access.values import Explanation, GrantAnswer, GrantRequest, RecordA
 from broker.errors import AgentSuspendedError, DecisionNotFoundError, GrantNotFoundError
 from broker.ledger import Event, EventIds, EventKind, GrantStore
 from broker.model import Caller
-from broker.telemetry import ReadTrace, Trace
+from broker.telemetry import CompactTrace, Trace
 from broker.tickets import Page, Tickets
 
 
@@ -38,12 +38,12 @@ class Access:
         self._ids = ids
         self._opened = opened
 
-    async def create_grant(self, caller: Caller, request: GrantRequest, trace: Trace) -> GrantAnswer:
+    async def create_grant(self, caller: Caller, request: GrantRequest, trace: CompactTrace) -> GrantAnswer:
         """Creates a grant, or gives again the one that stands under the request's id."""
         return await self._creation.create(caller, request, trace)
 
     async def read_record(
-        self, caller: Caller, grant_token: str, fields: tuple[str, ...], trace: ReadTrace
+        self, caller: Caller, grant_token: str, fields: tuple[str, ...], trace: CompactTrace
     ) -> RecordAnswer:
         """Reads fields of the grant's customer, cut down to what the decision of now allows."""
         return await self._reading.read(caller, grant_token, fields, trace)

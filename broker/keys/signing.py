@@ -6,6 +6,7 @@ import base64
 import json
 import math
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -26,6 +27,7 @@ LOOK_INTERVAL = 1.0
 
 _COORDINATE_BYTES = 32
 _ES256 = ec.ECDSA(hashes.SHA256())
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
 class Signer(Protocol):
@@ -200,8 +202,7 @@ class SigningKeys:
 
 def sign_compact(signer: Signer, header: Mapping[str, str], claims: Mapping[str, object]) -> str:
     """Signs claims as a compact JWS with any signer; `alg` and `kid` are put into the header."""
-    full = {"alg": ALGORITHM, **header, "kid": signer.kid}
-    signing_input = f"{_segment(full)}.{_segment(claims)}"
+    signing_input = f"{_header(signer.kid, tuple(header.items()))}.{_segment(claims)}"
     return f"{signing_input}.{_base64url(signer.sign(signing_input.encode('ascii')))}"
 
 
@@ -213,8 +214,13 @@ def _labelled(label: str, data: bytes) -> bytes:
     return f"broker:{label}\n".encode("ascii") + data
 
 
+@lru_cache(maxsize=64)
+def _header(kid: str, members: tuple[tuple[str, str], ...]) -> str:
+    return _segment({"alg": ALGORITHM, **dict(members), "kid": kid})
+
+
 def _segment(members: Mapping[str, object]) -> str:
-    return _base64url(json.dumps(members, separators=(",", ":"), allow_nan=False).encode("ascii"))
+    return _base64url(_ENCODER.encode(members).encode("ascii"))
 
 
 def _base64url(data: bytes) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from broker.merkle import root_and_paths
 
@@ -16,19 +17,26 @@ class Receipt:
     leaf_index: int
     tree_size: int
     path: tuple[bytes, ...]
-    signed_root: str
+    sign: Callable[[], str]
+
+    @property
+    def signed_root(self) -> str:
+        """Gives the compact JWS over the group's root; made when the first of the group asks for it."""
+        return self.sign()
 
 
 def receipts(leaves: Sequence[bytes], sign_root: Callable[[bytes, int], str]) -> list[Receipt]:
-    """Makes the receipts of one commit group with a single signature.
+    """Makes the receipts of one commit group with a single signature, if anybody wants one.
+
+    Grants and refusals hand out no receipt; a group of those alone is never signed.
 
     Args:
         leaves: the stored bytes, in the group's order.
         sign_root: gives the compact JWS over root and size.
     """
     root, paths = root_and_paths(leaves)
-    signed = sign_root(root, len(leaves))
+    sign = cache(lambda: sign_root(root, len(leaves)))
     return [
-        Receipt(leaf, index, len(leaves), path, signed)
+        Receipt(leaf, index, len(leaves), path, sign)
         for index, (leaf, path) in enumerate(zip(leaves, paths, strict=True))
     ]

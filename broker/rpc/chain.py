@@ -48,7 +48,7 @@ from broker.ledger import EventIds
 from broker.model import Caller, Person, Tool
 from broker.rpc import status
 from broker.rpc.limits import PeerLimits
-from broker.telemetry import AUTHENTICATE, Metrics, ReadTrace, Telemetry, Trace
+from broker.telemetry import AUTHENTICATE, CompactTrace, Metrics, Telemetry, Trace
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ class Call:
     """One call under way, as handlers see it."""
 
     identity: Identity
-    trace: Trace | ReadTrace
+    trace: Trace | CompactTrace
     decision_id: UUID | None = None  # set by the handler, for the trace
     grant_id: UUID | None = None
     policy_version: str = ""
@@ -122,9 +122,16 @@ class Call:
 
     @property
     def tree(self) -> Trace:
-        """Gives the trace of anything but a read."""
+        """Gives the trace of a method that has spans of the SDK."""
         if not isinstance(self.trace, Trace):
-            raise InternalError(cause="a read has no tree")
+            raise InternalError(cause="a compact trace has no tree")
+        return self.trace
+
+    @property
+    def compact(self) -> CompactTrace:
+        """Gives the trace of a read or a grant."""
+        if not isinstance(self.trace, CompactTrace):
+            raise InternalError(cause="a tree is not compact")
         return self.trace
 
 
@@ -136,7 +143,6 @@ class Method(Generic[Q, A]):
     request: type[Q]
     answer: type[A]
     handle: Callable[[Call, Q], Awaitable[A]]
-    is_read: bool = False
 
 
 class Gate(Protocol):
@@ -208,11 +214,7 @@ class Chain:
         metadata: Sequence[tuple[str, Any]] = tuple(context.invocation_metadata() or ())
         trace_headers = [v for k, v in metadata[:MOST_METADATA_ENTRIES] if k == "traceparent"]
         traceparent = trace_headers[0] if len(trace_headers) == 1 else None  # doubled: nobody's (G12)
-        trace: Trace | ReadTrace = (
-            self._telemetry.start_read(traceparent)
-            if method.is_read
-            else self._telemetry.start_trace(method.name, traceparent=traceparent)
-        )
+        trace = self._telemetry.start(method.name, traceparent)
         call = Call(Identity(""), trace)
         code = "OK"
         reason = ""
@@ -231,7 +233,7 @@ class Chain:
             trace.finish(
                 code=code,
                 reason=reason,
-                grant_id=call.grant_id or (trace.grant_id if isinstance(trace, ReadTrace) else None),
+                grant_id=call.grant_id or (trace.grant_id if isinstance(trace, CompactTrace) else None),
                 event_id=call.decision_id,
                 policy_version=call.policy_version,
             )
@@ -250,7 +252,7 @@ class Chain:
         _check_metadata(metadata)  # (3)
         certificate, chain = _certificates(context)
         self._enter(certificate, chain, call)  # (4)
-        with call.trace.step(AUTHENTICATE) if isinstance(call.trace, Trace) else contextlib.nullcontext():
+        with call.trace.step(AUTHENTICATE):
             tool = self._gate.tool(certificate, chain)  # (5)
             call.identity = Identity(tool.identity)
             call.identity = await self._gate.identify(tool, metadata, method.name)

@@ -9,6 +9,7 @@ Invariants:
 
 from __future__ import annotations
 
+from broker.telemetry.compact import CompactTrace, parse_traceparent
 from broker.telemetry.logs import FIELDS, JsonFormatter, set_up_logging
 from broker.telemetry.metrics import Metrics, forget_process, render_metrics
 from broker.telemetry.names import (
@@ -17,6 +18,8 @@ from broker.telemetry.names import (
     ATTRIBUTES,
     AUTHENTICATE,
     CODES,
+    COMPACT,
+    CREATE_GRANT,
     DB_NAMESPACE,
     DB_OPERATION_NAME,
     DB_SYSTEM_NAME,
@@ -30,7 +33,7 @@ from broker.telemetry.names import (
     GRANT_ID,
     GROUP_SIZE,
     MASK,
-    MINT,
+    PLACED_STEPS,
     POLICY_VERSION,
     READ,
     READ_RECORD,
@@ -43,10 +46,9 @@ from broker.telemetry.names import (
     SCOPE,
     SERVER_FAULTS,
     SIGN,
-    ReadStep,
+    PlacedStep,
     Step,
 )
-from broker.telemetry.reads import ReadTrace, parse_traceparent
 from broker.telemetry.tracing import Item, OpenStep, Sink, Telemetry, Trace
 
 __all__ = [
@@ -55,6 +57,8 @@ __all__ = [
     "ATTRIBUTES",
     "AUTHENTICATE",
     "CODES",
+    "COMPACT",
+    "CREATE_GRANT",
     "DB_NAMESPACE",
     "DB_OPERATION_NAME",
     "DB_SYSTEM_NAME",
@@ -69,7 +73,7 @@ __all__ = [
     "GRANT_ID",
     "GROUP_SIZE",
     "MASK",
-    "MINT",
+    "PLACED_STEPS",
     "POLICY_VERSION",
     "READ",
     "READ_RECORD",
@@ -82,12 +86,12 @@ __all__ = [
     "SCOPE",
     "SERVER_FAULTS",
     "SIGN",
+    "CompactTrace",
     "Item",
     "JsonFormatter",
     "Metrics",
     "OpenStep",
-    "ReadStep",
-    "ReadTrace",
+    "PlacedStep",
     "Sink",
     "Step",
     "Telemetry",

@@ -3,8 +3,8 @@
 Invariants:
 - a span is `{verb} {object}`, an RPC's span is its full method (semantic conventions of RPC);
 - an attribute that is not in `ATTRIBUTES` is never stored or exported;
-- the view `broker.span` knows the read's steps by the same index, name, kind and attributes; a test
-  compares the two.
+- the view `broker.span` knows compact methods and placed steps by the same numbers, names, kinds and
+  attributes; a test compares the two.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ ATTRIBUTES: Final = frozenset(
 """Everything a span may say; no name here could hold a person, a ticket or a customer."""
 
 READ_RECORD: Final = "broker.v1.AccessService/ReadRecord"
+CREATE_GRANT: Final = "broker.v1.AccessService/CreateGrant"
 
 CODES: Final = (
     "OK",
@@ -97,8 +98,8 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadStep(Step):
-    """A step that a `ReadTrace` has a place for; the index is part of what is stored."""
+class PlacedStep(Step):
+    """A step that a `CompactTrace` has a place for; the index is part of what is stored."""
 
     index: int = 0
 
@@ -107,17 +108,41 @@ def _query(operation: str, namespace: str) -> dict[str, str]:
     return {DB_SYSTEM_NAME: "postgresql", DB_NAMESPACE: namespace, DB_OPERATION_NAME: operation}
 
 
-AUTHENTICATE: Final = ReadStep("authenticate caller", index=0)
-RESOLVE: Final = ReadStep("resolve ticket", SpanKind.CLIENT, _query("SELECT", "broker"), index=1)
-DECIDE: Final = ReadStep("decide fields", index=2)
-READ: Final = ReadStep("read record", SpanKind.CLIENT, _query("SELECT", "broker_guard"), index=3)
-APPEND: Final = ReadStep("append event", SpanKind.CLIENT, _query("INSERT", "broker"), index=4)
-MASK: Final = ReadStep("mask fields", index=5)
+AUTHENTICATE: Final = PlacedStep("authenticate caller", index=0)
+RESOLVE: Final = PlacedStep("resolve ticket", SpanKind.CLIENT, _query("SELECT", "broker"), index=1)
+DECIDE: Final = PlacedStep("decide fields", index=2)
+READ: Final = PlacedStep("read record", SpanKind.CLIENT, _query("SELECT", "broker_guard"), index=3)
+APPEND: Final = PlacedStep("append event", SpanKind.CLIENT, _query("INSERT", "broker"), index=4)
+MASK: Final = PlacedStep("mask fields", index=5)
 
-READ_STEPS: Final = (AUTHENTICATE, RESOLVE, DECIDE, READ, APPEND, MASK)
-"""The steps of a read, in the order of their index; append only, old rows keep their meaning."""
+DERIVE_PSEUDONYMS: Final = PlacedStep(
+    "derive pseudonyms", SpanKind.CLIENT, _query("SELECT", "broker_guard"), index=6
+)
+SIGN: Final = PlacedStep("sign grant", index=7)
+
+PLACED_STEPS: Final = (AUTHENTICATE, RESOLVE, DECIDE, READ, APPEND, MASK, DERIVE_PSEUDONYMS, SIGN)
+"""In the order of their index; append only, old rows keep their meaning."""
+
+READ_STEPS: Final = PLACED_STEPS[:6]
+"""The steps of a read."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompactMethod:
+    """A method whose trace is one row; the number is part of what is stored."""
+
+    name: str
+    number: int
+    places: int  # for how many of PLACED_STEPS
+
+
+COMPACT: Final = {
+    method.name: method
+    for method in (
+        CompactMethod(READ_RECORD, 0, len(READ_STEPS)),
+        CompactMethod(CREATE_GRANT, 1, len(PLACED_STEPS)),
+    )
+}
+"""What is called all day long; every other method has spans of the SDK."""
 
 APPLY: Final = Step("apply change", SpanKind.CLIENT, _query("UPDATE", "broker"))
-DERIVE_PSEUDONYMS: Final = Step("derive pseudonyms", SpanKind.CLIENT, _query("SELECT", "broker_guard"))
-MINT: Final = Step("mint grant", SpanKind.CLIENT, _query("INSERT", "broker"))
-SIGN: Final = Step("sign grant")

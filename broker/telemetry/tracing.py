@@ -1,12 +1,12 @@
-"""Traces: the full tree of the OpenTelemetry SDK, and the read's tiny stand-in for one.
+"""Traces: the full tree of the OpenTelemetry SDK, and its tiny stand-in for reads and grants.
 
 Invariants:
 - every trace is a new root with ids of our own; what the caller sent is a link, its sampling flag and its
   baggage are nothing to us (P7);
 - no exception reaches a span: neither as an event nor as a status text;
 - `put` of a sink neither blocks nor raises, so a span never costs a caller an answer;
-- an SDK span costs about 10 microseconds, so a read makes none: it keeps ids and ticks, and what drains
-  the queue builds the spans (see traces/).
+- an SDK span costs about 10 microseconds, so reads and grants make none: they keep ids and ticks, and what
+  drains the queue builds the spans (see traces/).
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from opentelemetry.trace.status import Status, StatusCode
 
 from broker.errors import BrokerError, StartupError
 from broker.telemetry import names
+from broker.telemetry.compact import CompactTrace, Nanoseconds, keep_traceparent, parse_traceparent
 from broker.telemetry.names import Step
-from broker.telemetry.reads import Nanoseconds, ReadTrace, keep_traceparent, parse_traceparent
 
 Value = str | int | float | bool
 RandomBytes = Callable[[int], bytes]
@@ -51,14 +51,14 @@ LIMITS = SpanLimits(
 """Every limit is named, because the SDK reads the missing ones from OTEL_* variables."""
 
 
-Item = ReadTrace | ReadableSpan
+Item = CompactTrace | ReadableSpan
 
 
 class Sink(Protocol):
     """Takes what has ended: the span store, the OTLP export."""
 
     def put(self, item: Item) -> None:
-        """Takes an ended span or read at once, or drops and counts it; never blocks, never raises."""
+        """Takes what has ended at once, or drops and counts it; never blocks, never raises."""
 
 
 class _Processor(SpanProcessor):
@@ -105,7 +105,7 @@ class OpenStep:
 
 
 class Trace:
-    """The full tree of one request: the RPC's span and its steps; for everything but reads."""
+    """The full tree of one request: the RPC's span and its steps; for everything that is not compact."""
 
     __slots__ = ("_finished", "_now", "_root", "_tracer", "span_id", "trace_id")
 
@@ -254,10 +254,19 @@ class Telemetry:
         ticks = self._ticks
         return Trace(self._tracer, lambda: offset + ticks(), method.removeprefix("/"), traceparent)
 
-    def start_read(self, traceparent: str | None = None) -> ReadTrace:
-        """Starts the trace of a read."""
+    def start(self, method: str, traceparent: str | None = None) -> Trace | CompactTrace:
+        """Starts the trace of a request in the shape that its method has; with or without leading slash."""
+        method = method.removeprefix("/")
+        if method in names.COMPACT:
+            return self.start_compact(method, traceparent)
+        return self.start_trace(method, traceparent=traceparent)
+
+    def start_compact(self, method: str, traceparent: str | None = None) -> CompactTrace:
+        """Starts the trace of a method of `names.COMPACT`."""
         link = keep_traceparent(traceparent)
-        return ReadTrace(self._put, self._random(24), self._clock(), self._ticks, link)
+        return CompactTrace(
+            self._put, names.COMPACT[method], self._random(24), self._clock(), self._ticks, link
+        )
 
     def _put_all(self, item: Item) -> None:
         for sink in self._sinks:

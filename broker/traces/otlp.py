@@ -20,8 +20,8 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from broker.errors import StartupError
-from broker.telemetry import Item, Metrics, ReadTrace
-from broker.traces.rows import read_spans
+from broker.telemetry import CompactTrace, Item, Metrics
+from broker.traces.rows import compact_spans
 
 log = logging.getLogger(__name__)
 
@@ -146,8 +146,8 @@ class OtlpExport:
         spans: list[ReadableSpan] = []
         try:
             for item in batch:
-                if isinstance(item, ReadTrace):
-                    spans.extend(read_spans(item, self._resource))
+                if isinstance(item, CompactTrace):
+                    spans.extend(compact_spans(item, self._resource))
                 else:
                     spans.append(item)
             return self._exporter.export(spans) is SpanExportResult.SUCCESS

@@ -1,8 +1,8 @@
 """What a finished trace looks like elsewhere: as a row to COPY, as spans to export; pure.
 
 Invariants:
-- a read's step has the id of its RPC's span with the step's number in the last four bits, so the row, the
-  view `broker.span` and the export name the same spans without storing them;
+- a step of a compact trace has the id of its RPC's span with the step's number in the last four bits, so the
+  row, the view `broker.span` and the export name the same spans without storing them;
 - only what `names.ATTRIBUTES` holds leaves.
 """
 
@@ -23,17 +23,16 @@ from broker.telemetry import (
     CODES,
     ERROR_TYPE,
     GRANT_ID,
-    READ_RECORD,
-    READ_STEPS,
+    PLACED_STEPS,
     RPC_METHOD,
     RPC_SYSTEM_NAME,
     SCOPE,
-    ReadTrace,
+    CompactTrace,
     parse_traceparent,
 )
 from broker.telemetry.tracing import caller_link, outcome_attributes
 
-READ_COLUMNS = (
+COMPACT_COLUMNS = (
     "trace_id",
     "span_id",
     "start_ns",
@@ -45,8 +44,9 @@ READ_COLUMNS = (
     "reason",
     "policy_version",
     "link",
+    "method",
 )
-"""Columns of broker.read_trace, in the order of `read_row`."""
+"""Columns of broker.read_trace, in the order of `compact_row`."""
 
 SPAN_COLUMNS = (
     "trace_id",
@@ -65,17 +65,17 @@ SPAN_COLUMNS = (
 
 NUMBERS = {name: number for number, name in enumerate(CODES)}
 UNKNOWN = NUMBERS["UNKNOWN"]
-READ_SCOPE = InstrumentationScope(SCOPE)
+OUR_SCOPE = InstrumentationScope(SCOPE)
 SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 
 
-def root_id(trace: ReadTrace) -> bytes:
+def root_id(trace: CompactTrace) -> bytes:
     """Gives the id of the RPC's span: the random bytes with the last four bits 0."""
     return trace.ids[16:23] + bytes((trace.ids[23] & 0xF0,))
 
 
-def read_row(trace: ReadTrace) -> tuple[object, ...]:
-    """Gives a read as one row."""
+def compact_row(trace: CompactTrace) -> tuple[object, ...]:
+    """Gives a read or a grant as one row."""
     start = trace.start
     caller = parse_traceparent(trace.traceparent)
     return (
@@ -90,6 +90,7 @@ def read_row(trace: ReadTrace) -> tuple[object, ...]:
         trace.reason or None,
         trace.policy_version or None,
         None if caller is None else bytes.fromhex(caller[0] + caller[1]),
+        trace.method.number,
     )
 
 
@@ -117,8 +118,8 @@ def span_row(span: ReadableSpan) -> tuple[object, ...]:
     )
 
 
-def read_spans(trace: ReadTrace, resource: Resource) -> Iterator[ReadableSpan]:
-    """Gives a read as the spans that the SDK would have made: the RPC's, then one for each step reached."""
+def compact_spans(trace: CompactTrace, resource: Resource) -> Iterator[ReadableSpan]:
+    """Gives a read or a grant as the spans that the SDK would make: the RPC's, then each step reached."""
     trace_id = int.from_bytes(trace.ids[:16], "big")
     root_number = int.from_bytes(root_id(trace), "big")
     root = SpanContext(trace_id, root_number, is_remote=False, trace_flags=SAMPLED)
@@ -129,18 +130,18 @@ def read_spans(trace: ReadTrace, resource: Resource) -> Iterator[ReadableSpan]:
     )
     fault = ERROR_TYPE in outcome
     yield ReadableSpan(
-        name=READ_RECORD,
+        name=trace.method.name,
         context=root,
         resource=resource,
-        attributes={RPC_SYSTEM_NAME: "grpc", RPC_METHOD: READ_RECORD, **outcome},
+        attributes={RPC_SYSTEM_NAME: "grpc", RPC_METHOD: trace.method.name, **outcome},
         links=() if caller is None else (caller_link(*caller),),
         kind=SpanKind.SERVER,
         status=Status(StatusCode.ERROR if fault else StatusCode.UNSET),
         start_time=trace.start_ns,
         end_time=offset + trace.end,
-        instrumentation_scope=READ_SCOPE,
+        instrumentation_scope=OUR_SCOPE,
     )
-    for step in READ_STEPS:
+    for step in PLACED_STEPS[: trace.method.places]:
         start, end = trace.marks[2 * step.index : 2 * step.index + 2]
         if end:
             yield ReadableSpan(
@@ -154,7 +155,7 @@ def read_spans(trace: ReadTrace, resource: Resource) -> Iterator[ReadableSpan]:
                 kind=step.kind,
                 start_time=offset + start,
                 end_time=offset + end,
-                instrumentation_scope=READ_SCOPE,
+                instrumentation_scope=OUR_SCOPE,
             )
 
 

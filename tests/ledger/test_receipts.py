@@ -81,10 +81,12 @@ class TestPaths:
             receipts([], lambda _root, _size: "signed")
 
     def test_one_signature_for_a_group(self):
-        """However many events a group has, one root is signed."""
+        """However many events a group has, one root is signed, and none before somebody wants a receipt."""
         signed = []
         made = receipts([b"x"] * 100, lambda root, size: signed.append((root, size)) or "s")
+        assert not signed
 
+        assert {receipt.signed_root for receipt in made} == {"s"}
         assert len(signed) == 1
         assert signed[0][1] == 100
         assert {r.leaf_index for r in made} == set(range(100))

@@ -213,7 +213,7 @@ class TestReadTrace:
             clock_ns=lambda: 5_000,
             ticks_ns=lambda: next(ticks),
         )
-        read = telemetry_.start_read(TRACEPARENT)
+        read = telemetry_.start_compact(telemetry.READ_RECORD, TRACEPARENT)
         read.lap(telemetry.AUTHENTICATE)
         read.mark(telemetry.MASK, 250, 260)
         read.finish(code="OK")
@@ -229,13 +229,13 @@ class TestReadTrace:
         """What waits in the queue has a size that the caller does not choose."""
         telemetry_ = Telemetry([sink])
 
-        assert telemetry_.start_read(TRACEPARENT).traceparent == TRACEPARENT
-        assert telemetry_.start_read(TRACEPARENT * 100).traceparent is None
+        assert telemetry_.start_compact(telemetry.READ_RECORD, TRACEPARENT).traceparent == TRACEPARENT
+        assert telemetry_.start_compact(telemetry.READ_RECORD, TRACEPARENT * 100).traceparent is None
 
     def test_every_sink_gets_it(self):
         """Store and export both receive what ends."""
         sinks = [Sink(), Sink()]
-        Telemetry(sinks).start_read().finish(code="OK")
+        Telemetry(sinks).start_compact(telemetry.READ_RECORD).finish(code="OK")
 
         assert [len(s.items) for s in sinks] == [1, 1]
 

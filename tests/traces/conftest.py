@@ -12,7 +12,7 @@ from broker import telemetry
 from broker.telemetry import Metrics, Telemetry
 from broker.traces import open_store
 
-METHOD = "broker.v1.AccessService/CreateGrant"
+METHOD = "broker.v1.AccessService/RevokeGrant"
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"
 GRANT = UUID("019ab2f0-7c1e-7000-8000-000000000001")
 EVENT = UUID("019ab2f0-7c1e-7000-8000-000000000002")
@@ -31,16 +31,23 @@ class World:
         return self.registry.get_sample_value(f"broker_spans_{what}_total", {"sink": "store"})
 
     def grant(self, grant_id=GRANT, traceparent=None):
-        """Makes the trace of a CreateGrant with two steps, one inside the other."""
+        """Makes the trace of a RevokeGrant with two steps, one inside the other."""
         trace = self.telemetry.start_trace(METHOD, traceparent=traceparent)
         with trace.step(telemetry.DECIDE) as step, step.step(telemetry.RESOLVE):
             pass
         trace.finish(code="OK", grant_id=grant_id, event_id=EVENT, policy_version="7")
         return trace
 
-    def read(self, grant_id=GRANT, traceparent=None, steps=telemetry.READ_STEPS, **outcome):
+    def read(
+        self,
+        grant_id=GRANT,
+        traceparent=None,
+        steps=telemetry.READ_STEPS,
+        method=telemetry.READ_RECORD,
+        **outcome,
+    ):
         """Makes the trace of a ReadRecord."""
-        trace = self.telemetry.start_read(traceparent)
+        trace = self.telemetry.start_compact(method, traceparent)
         for step in steps:
             trace.lap(step)
         trace.finish(**{"code": "OK", "event_id": EVENT, "policy_version": "7", **outcome}, grant_id=grant_id)

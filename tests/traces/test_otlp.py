@@ -16,7 +16,7 @@ from broker import telemetry
 from broker.errors import StartupError
 from broker.telemetry import Metrics, Telemetry
 from broker.traces import OtlpExport, exporter_from, resource_from
-from broker.traces.rows import read_spans
+from broker.traces.rows import compact_spans
 from tests.traces.conftest import EVENT, GRANT, METHOD, TRACEPARENT
 from tests.traces.receiver import collecting, free_port, receiving
 from tests.traces.test_store import flat
@@ -51,7 +51,7 @@ class Export:
         return self.registry.get_sample_value(f"broker_spans_{what}_total", {"sink": "otlp"})
 
     def read(self, **outcome):
-        trace = self.telemetry.start_read(TRACEPARENT)
+        trace = self.telemetry.start_compact(telemetry.READ_RECORD, TRACEPARENT)
         for step in telemetry.READ_STEPS:
             trace.lap(step)
         trace.finish(**{"code": "OK", "grant_id": GRANT, "event_id": EVENT, "policy_version": "7", **outcome})
@@ -139,7 +139,7 @@ class TestReceived:
             export.sink.close()
 
         assert [s for s in spans if s[0] == read.trace_id] == [
-            flat(s) for s in read_spans(read, Resource({}))
+            flat(s) for s in compact_spans(read, Resource({}))
         ]
         assert [s[3] for s in spans if s[0] == grant.trace_id] == ["decide fields", METHOD]
         assert resource["service.name"] == "b"
@@ -162,7 +162,7 @@ class TestReceived:
             spans, _ = receiver.spans(21)
             export.sink.close()
 
-        expected = [flat(s) for read in reads for s in read_spans(read, Resource({}))]
+        expected = [flat(s) for read in reads for s in compact_spans(read, Resource({}))]
         assert sorted(spans, key=lambda s: s[:2]) == sorted(expected, key=lambda s: s[:2])
         assert (export.counted("stored"), export.counted("dropped")) == (3, 0)
 
@@ -241,7 +241,7 @@ class TestDeadCollector:
 
         taking = Taking()
         export = Export(taking)
-        odd = Telemetry([]).start_read()
+        odd = Telemetry([]).start_compact(telemetry.READ_RECORD)
         odd.marks = None  # what an expansion trips over
         export.sink.put(odd)
         deadline = time.monotonic() + 10

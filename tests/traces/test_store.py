@@ -15,7 +15,7 @@ from broker import telemetry
 from broker.errors import DatabaseUnavailableError
 from broker.telemetry import Metrics, Telemetry
 from broker.traces import SpanStore, open_store
-from broker.traces.rows import read_row, read_spans, span_row
+from broker.traces.rows import compact_row, compact_spans, span_row
 from tests.traces.conftest import EVENT, GRANT, METHOD, TRACEPARENT
 
 SPANS = """
@@ -69,11 +69,30 @@ class TestStored:
         if outcome["code"] == "NO_SUCH_CODE":
             read.code = "UNKNOWN"
 
-        expected = sorted((flat(s) for s in read_spans(read, Resource({}))), key=lambda s: s[3])
+        expected = sorted((flat(s) for s in compact_spans(read, Resource({}))), key=lambda s: s[3])
         assert [stored(row) for row in rows] == expected
         assert len(rows) == len(steps) + 1
         assert {row["trace_id"] for row in rows} == {read.trace_id}
         assert read.span_id in {row["span_id"] for row in rows}
+
+    async def test_view_and_export_agree_on_a_grant(self, world):
+        """The same of a grant's row: its own name, and its steps, one of which was taken twice."""
+        grant = world.telemetry.start_compact(telemetry.CREATE_GRANT, TRACEPARENT)
+        steps = [s for s in telemetry.PLACED_STEPS if s not in (telemetry.READ, telemetry.MASK)]
+        for step in (*steps, telemetry.APPEND):
+            with grant.step(step):
+                pass
+        grant.finish(code="OK", grant_id=GRANT, event_id=EVENT, policy_version="7")
+        await world.store.flush()
+        rows = [stored(row) for row in await world.query(SPANS)]
+
+        assert rows == sorted((flat(s) for s in compact_spans(grant, Resource({}))), key=lambda s: s[3])
+        assert {row[3] for row in rows} == {telemetry.CREATE_GRANT, *(step.name for step in steps)}
+        at = 2 * telemetry.APPEND.index
+        sign = 2 * telemetry.SIGN.index
+        assert (
+            grant.marks[at] < grant.marks[sign] < grant.marks[at + 1]
+        )  # from its first begin to its last end
 
     async def test_every_code_has_its_name(self, world):
         """The view names every status code as the code does, and the same ones are faults."""
@@ -82,11 +101,11 @@ class TestStored:
         rows = {row["trace_id"]: stored(row) for row in await world.query(SPANS)}
 
         for read in reads:
-            (span,) = read_spans(read, Resource({}))
+            (span,) = compact_spans(read, Resource({}))
             assert rows[read.trace_id] == flat(span)
 
     async def test_full_tree(self, world):
-        """The spans of a grant are stored as the SDK made them, joined to grant and ledger event."""
+        """The spans of a revocation are stored as the SDK made them, joined to grant and ledger event."""
         trace = world.grant(traceparent=TRACEPARENT)
         await world.store.flush()
         rows = {row["name"]: row for row in await world.query(SPANS)}
@@ -198,9 +217,9 @@ class TestClose:
         store = await open_store(database.dsn("broker_access"), Metrics(registry=CollectorRegistry()))
         telemetry_ = Telemetry([store])
         store.start()
-        telemetry_.start_read().finish(code="OK")
+        telemetry_.start_compact(telemetry.READ_RECORD).finish(code="OK")
         await store.close()
-        telemetry_.start_read().finish(code="OK")
+        telemetry_.start_compact(telemetry.READ_RECORD).finish(code="OK")
 
         assert (store.waiting, store.dropped) == (0, 1)
 
@@ -223,7 +242,7 @@ class TestClose:
 
         store = SpanStore(Hanging(), Metrics(registry=CollectorRegistry()))
         store.start()
-        Telemetry([store]).start_read().finish(code="OK")
+        Telemetry([store]).start_compact(telemetry.READ_RECORD).finish(code="OK")
         begin = time.monotonic()
         await store.close(0.1)
 
@@ -256,7 +275,7 @@ class TestRights:
         """Each process that traces stores under its own role."""
         store = await open_store(database.dsn(role), Metrics(registry=CollectorRegistry()))
         Telemetry([store]).start_trace(METHOD).finish(code="OK")
-        Telemetry([store]).start_read().finish(code="OK")
+        Telemetry([store]).start_compact(telemetry.READ_RECORD).finish(code="OK")
         await store.close()
 
         assert store.dropped == 0
@@ -306,4 +325,4 @@ def test_rows_carry_no_unknown_attribute():
     trace.finish(code="OK")
 
     assert "jane" not in str(span_row(taken[0]))
-    assert read_row(Telemetry([Sink()]).start_read())[4] == [-1] * 12
+    assert compact_row(Telemetry([Sink()]).start_compact(telemetry.READ_RECORD))[4] == [-1] * 12

@@ -1,4 +1,4 @@
-"""The trace of a read, as small as it can be: what is not needed for the answer is done later.
+"""The trace of a read or a grant, as small as it can be: what is not needed for the answer is done later.
 
 Invariants:
 - no SDK object, no formatting, no parsing on the request's path: ids, ticks, one append;
@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from uuid import UUID
 
-from broker.telemetry.names import ReadStep
+from broker.telemetry.names import CompactMethod, PlacedStep
 
 Nanoseconds = Callable[[], int]
 
@@ -35,11 +35,33 @@ def keep_traceparent(text: str | None) -> str | None:
     return text if text is not None and len(text) == TRACEPARENT_LENGTH else None
 
 
-class ReadTrace:
-    """The trace of one read: ids, ticks of its steps, outcome; appended to the queue once, as it is.
+class OpenMark:
+    """A step under way."""
+
+    __slots__ = ("_at", "_start", "_ticks", "_trace")
+
+    def __init__(self, trace: CompactTrace, index: int, ticks: Nanoseconds) -> None:
+        """Takes where its ticks belong."""
+        self._trace = trace
+        self._at = 2 * index
+        self._ticks = ticks
+        self._start = 0
+
+    def __enter__(self) -> None:
+        """Begins the step."""
+        self._start = self._trace.marks[self._at] or self._ticks()
+
+    def __exit__(self, *_: object) -> None:
+        """Ends the step, however its block ends."""
+        self._trace.marks[self._at] = self._start
+        self._trace.marks[self._at + 1] = self._ticks()
+
+
+class CompactTrace:
+    """The trace of one request: ids, ticks of its steps, outcome; appended to the queue once, as it is.
 
     Ticks are those of `time.perf_counter_ns`. What is public here is what the drain reads; callers use
-    `mark`, `lap`, `finish`, `trace_id` and `span_id`.
+    `step`, `mark`, `lap`, `finish`, `trace_id` and `span_id`.
     """
 
     __slots__ = (
@@ -52,6 +74,7 @@ class ReadTrace:
         "ids",
         "last",
         "marks",
+        "method",
         "policy_version",
         "reason",
         "start",
@@ -61,7 +84,8 @@ class ReadTrace:
 
     def __init__(
         self,
-        put: Callable[[ReadTrace], None],
+        put: Callable[[CompactTrace], None],
+        method: CompactMethod,
         ids: bytes,
         start_ns: int,
         ticks: Nanoseconds,
@@ -71,6 +95,7 @@ class ReadTrace:
 
         Args:
             put: takes the finished trace.
+            method: what is called.
             ids: 16 random bytes of trace id and 8 of span id.
             start_ns: wall clock, nanoseconds since 1970.
             ticks: clock of the marks.
@@ -78,11 +103,12 @@ class ReadTrace:
         """
         self._put = put
         self._ticks = ticks
+        self.method = method
         self.ids = ids
         self.start_ns = start_ns
         self.start = self.last = ticks()
         self.end = 0
-        self.marks = [0] * 12  # start and end of each step by index; 0: the step was not reached
+        self.marks = [0] * (2 * method.places)  # start and end of each step by index; 0: it was not reached
         self.traceparent = traceparent
         self.code = "UNKNOWN"
         self.reason = ""
@@ -100,13 +126,17 @@ class ReadTrace:
         """Gives the id of the RPC's span; its last digit is 0, where the steps carry their number."""
         return self.ids[16:].hex()[:15] + "0"
 
-    def mark(self, step: ReadStep, start: int, end: int) -> None:
+    def step(self, step: PlacedStep) -> OpenMark:
+        """Notes a step that lasts until the `with` block ends; taken again, it began the first time."""
+        return OpenMark(self, step.index, self._ticks)
+
+    def mark(self, step: PlacedStep, start: int, end: int) -> None:
         """Notes when a step began and ended, in ticks; for steps that ran side by side or in a batch."""
         at = 2 * step.index
         self.marks[at] = start
         self.marks[at + 1] = end
 
-    def lap(self, step: ReadStep) -> None:
+    def lap(self, step: PlacedStep) -> None:
         """Notes a step that began where the last lap ended and ends now."""
         now = self._ticks()
         at = 2 * step.index
