@@ -9,7 +9,7 @@
     boxes.py            products of sets, exactly       models.py        which model.conf can be read
     compare/            what a change changes for people
     store.py            versions in the database, and the policy in force
-    replay.py           recorded decisions again   tally.py         what a shadow is shown
+    replay.py           recorded decisions again        tally.py         what a shadow is shown
     lint/               what a careful colleague would say
     suite/              tests with the policy, and those that nobody can take away
 
