@@ -19,7 +19,7 @@ from pathlib import Path
 
 import typer
 
-from broker.cli import access, contain, dev, feed, keys, policy, records, server, trace
+from broker.cli import access, audit, contain, dev, feed, keys, policy, records, server, trace
 from broker.cli.connections import USUAL_FOLDER
 from broker.cli.output import CommandFailedError, say_error
 from broker.errors import BrokerError, DatabaseUnavailableError, PolicyInvalidError, StartupError
@@ -41,6 +41,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(feed.app, name="feed")
 app.add_typer(policy.app, name="policy")
 app.add_typer(trace.app, name="trace")
+app.add_typer(audit.app, name="audit")
 app.add_typer(contain.app, name="contain")
 app.add_typer(dev.app, name="dev")
 app.add_typer(access.app, name="access")
@@ -93,7 +94,7 @@ def _explain(exc: Exception) -> int:
             )
         case _ if client is not None and isinstance(exc, client.BrokerCallError):
             say_error(str(exc), *getattr(exc, "__notes__", ()), _next_step(exc), _identified(exc))
-        case _ if client is not None and isinstance(exc, client.ClientError):
+        case _ if _is(exc, "broker.client", "ClientError") or _is(exc, "broker.tlog", "LogInvalidError"):
             say_error(str(exc))
         case _:
             # Its text may quote a customer's data: a driver's error does.
@@ -101,6 +102,12 @@ def _explain(exc: Exception) -> int:
                 f"unexpected {type(exc).__name__}", "run it again with BROKER_DEBUG=1 and tell the developers"
             )
     return FAILED
+
+
+def _is(exc: Exception, module: str, name: str) -> bool:
+    """Tells whether it is an error of a module's, without importing that."""
+    found = sys.modules.get(module)
+    return found is not None and isinstance(exc, getattr(found, name))
 
 
 def _identified(exc: Exception) -> str:

@@ -149,6 +149,14 @@ class LogKeyFolder:
         self._cached = (self._stamp(), found, signer)
         return signer
 
+    def active_signer(self) -> FileNoteSigner:
+        """Gives the key that signs now, and hands over to none: for statements beside the tree.
+
+        Raises:
+            StartupError: there is no key, or others may read it.
+        """
+        return FileNoteSigner(self.origin, self._private(self.load().active))
+
     def _hand_over(self, found: LogKeys, waiting: VerifierKey, size: int) -> LogKeys:
         rotation = Rotation(self.origin, size, found.active, waiting)
         signers = [FileNoteSigner(self.origin, self._private(key)) for key in (found.active, waiting)]

@@ -49,3 +49,76 @@ SELECT broker.tlog_keep($1, $2, $3);
 -- name: state
 -- Puts a signed statement beside its event.
 SELECT broker.tlog_state($1, $2);
+
+-- name: verify_head
+-- Reads the head as it is stored.
+SELECT size, root, note, low_id FROM broker.tlog_head;
+
+-- name: verify_last
+-- Reads the last leaf's index.
+SELECT max(seq) FROM broker.ledger_tree;
+
+-- name: verify_statements
+-- Lists what the log's key signed about events that are not there any more.
+SELECT event_id, note FROM broker.tlog_statement ORDER BY statement_id;
+
+-- name: verify_checkpoints
+-- Lists the kept checkpoints.
+SELECT size, root, note FROM broker.tlog_checkpoint ORDER BY size;
+
+-- name: verify_leaves
+-- Reads a range of leaves with their events.
+SELECT
+    t.seq, t.event_id, t.leaf_hash, e.leaf, e.id, e.kind, e.record_time, e.agent, e.tool, e.grant_id, e.trace_id,
+    e.customer_pseudonym, e.ticket_pseudonym, e.outcome, e.reason, e.policy_version
+FROM broker.ledger_tree AS t
+LEFT JOIN broker.ledger_event AS e ON e.id = t.event_id
+WHERE t.seq >= $1 AND t.seq < $2
+ORDER BY t.seq;
+
+-- name: verify_inserted
+-- Lists events below the horizon that are no leaves.
+SELECT e.id FROM broker.ledger_event AS e
+WHERE e.id < $1 AND NOT EXISTS (SELECT FROM broker.ledger_tree AS t WHERE t.event_id = e.id)
+ORDER BY e.id
+LIMIT $2;
+
+-- name: verify_waiting
+-- Counts events above the horizon that are no leaves yet.
+SELECT count(*) FROM broker.ledger_event AS e
+WHERE e.id >= $1 AND NOT EXISTS (SELECT FROM broker.ledger_tree AS t WHERE t.event_id = e.id);
+
+-- name: prove_leaf
+-- Reads an event with its place in the tree; NULL while it has none.
+SELECT t.seq, e.leaf FROM broker.ledger_event AS e
+LEFT JOIN broker.ledger_tree AS t ON t.event_id = e.id
+WHERE e.id = $1;
+
+-- name: kept
+-- Reads the signed checkpoint of a size, where it was kept.
+SELECT note FROM broker.tlog_checkpoint WHERE size = $1;
+
+-- name: stopped
+-- Tells whether appends are stopped.
+SELECT broker.appends_stopped();
+
+-- name: prunable
+-- Lists partitions that end before a time, oldest first, each with the id that it ends before.
+SELECT c.relname::text AS name, broker.uuid7_floor(b.last_time) AS below
+FROM pg_inherits AS i
+INNER JOIN pg_class AS c ON c.oid = i.inhrelid
+CROSS JOIN LATERAL (
+    SELECT (to_date(right(c.relname, 6), 'YYYYMM') + interval '1 month') AT TIME ZONE 'UTC' AS last_time
+) AS b
+WHERE i.inhparent = 'broker.ledger_event'::regclass AND b.last_time <= $1
+ORDER BY c.relname;
+
+-- name: prune_check
+-- What keeps events below an id from being dropped: how many are no leaves, and up to where the others are.
+SELECT
+    (
+        SELECT count(*) FROM broker.ledger_event AS e
+        WHERE e.id < $1 AND NOT EXISTS (SELECT FROM broker.ledger_tree AS t WHERE t.event_id = e.id)
+    ) AS loose,
+    (SELECT coalesce(max(t.seq) + 1, 0) FROM broker.ledger_tree AS t WHERE t.event_id < $1) AS leaves,
+    (SELECT h.low_id >= $1 FROM broker.tlog_head AS h) AS closed;

@@ -4,6 +4,9 @@
     published.py    what everybody can read: checkpoint, tiles, proofs from them
     checkpoint.py   which signature is believed at which size
     storage.py      where it is published
+    verify.py       everything recomputed, and what does not fit
+    proof.py        proofs that stand alone (prove.py makes them)
+    statements.py   what the log's key says about events that are not there any more
 
 Invariants:
 - hashes are published, leaves never;
@@ -11,20 +14,54 @@ Invariants:
 """
 
 from broker.tlog.checkpoint import Checkpoint, LogInvalidError, TrustedKeys
+from broker.tlog.cosigning import attach
 from broker.tlog.database import Head, TreeTable
+from broker.tlog.proof import ConsistencyProof, InclusionProof, Proof, cosigned_by, read_proof
+from broker.tlog.prove import find_leaf, newest_checkpoint, prove_consistency, prove_inclusion
+from broker.tlog.published import (
+    Published,
+    read_checkpoint,
+    read_leaf_hashes,
+    read_root,
+    read_rotations,
+    trusted_keys,
+)
 from broker.tlog.sequencer import LogState, Sequencer, Step
+from broker.tlog.statements import Loss, Prune
 from broker.tlog.storage import Directory, Storage, StorageConflictError
+from broker.tlog.verify import Finding, Verification, Verifier
 
 __all__ = [
     "Checkpoint",
+    "ConsistencyProof",
     "Directory",
+    "Finding",
     "Head",
+    "InclusionProof",
     "LogInvalidError",
     "LogState",
+    "Loss",
+    "Proof",
+    "Prune",
+    "Published",
     "Sequencer",
     "Step",
     "Storage",
     "StorageConflictError",
     "TreeTable",
     "TrustedKeys",
+    "Verification",
+    "Verifier",
+    "attach",
+    "cosigned_by",
+    "find_leaf",
+    "newest_checkpoint",
+    "prove_consistency",
+    "prove_inclusion",
+    "read_checkpoint",
+    "read_leaf_hashes",
+    "read_proof",
+    "read_root",
+    "read_rotations",
+    "trusted_keys",
 ]

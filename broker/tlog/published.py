@@ -109,20 +109,25 @@ async def read_edge(storage: Storage, checkpoint: Checkpoint) -> Edge:
     return edge
 
 
-async def read_hashes(storage: Storage, subtrees: Iterable[Subtree], size: int) -> list[bytes]:
-    """Computes the hashes of a proof in the tree of a published size."""
+async def read_hashes(
+    storage: Storage, subtrees: Iterable[Subtree], size: int, published: int
+) -> list[bytes]:
+    """Computes the hashes of a proof in the tree of a size, from the tiles of the published one."""
     wanted = list(subtrees)
-    tiles = {tile: await read_tile(storage, tile) for tile in sorted(tiles_of(wanted, size))}
+    tiles = {tile: await _read_at(storage, tile, published) for tile in sorted(tiles_of(wanted, size))}
     return [subtree_hash(subtree, size, tiles) for subtree in wanted]
 
 
 async def read_root(storage: Storage, size: int, published: int) -> bytes:
     """Computes the root of an earlier size from the tiles of the published one."""
-    tiles: dict[TileId, bytes] = {}
-    for tile in Edge.tiles_at(size):
-        whole = TileId(tile.level, tile.index, width_at(tile.level, tile.index, published))
-        tiles[tile] = await read_tile(storage, whole)
+    tiles = {tile: await _read_at(storage, tile, published) for tile in Edge.tiles_at(size)}
     return Edge.load(size, tiles).root()
+
+
+async def _read_at(storage: Storage, tile: TileId, published: int) -> bytes:
+    """Reads a tile of an earlier size from what it has grown into: only the latest is sure to be there."""
+    grown = TileId(tile.level, tile.index, width_at(tile.level, tile.index, published))
+    return (await read_tile(storage, grown))[: tile.width * HASH_SIZE]
 
 
 async def read_leaf_hashes(storage: Storage, lo: int, size: int) -> AsyncIterator[tuple[int, list[bytes]]]:

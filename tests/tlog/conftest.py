@@ -14,13 +14,15 @@ import pytest
 from broker.database import connection, open_pool
 from broker.keys import LogKeyFolder
 from broker.ledger import ADMIN_DOOR, Event, EventKind, append_events
-from broker.merkle import leaf_hash, root_of
-from broker.tlog import Directory, Sequencer, TreeTable, TrustedKeys
+from broker.merkle import Edge, leaf_hash, root_of
+from broker.note import sign
+from broker.tlog import Checkpoint, Directory, Sequencer, TreeTable, TrustedKeys, Verifier
 from broker.tlog.published import read_checkpoint
 from tests.conftest import Database
 from tests.ledger.conftest import IDS, TRACE
 
 ORIGIN = "broker.test/ledger"
+COUNT = 12
 
 
 @dataclass
@@ -124,3 +126,36 @@ async def administrator(log: Log) -> AsyncIterator[asyncpg.Connection]:
             yield conn
     finally:
         pool.terminate()
+
+
+async def verified(log, *, kept=(), keys=None):
+    """Verifies as an auditor."""
+    conn = await asyncpg.connect(log.database.dsn("broker_auditor"))
+    try:
+        trusted = keys or TrustedKeys.of(log.keys.load())
+        return await Verifier(conn, log.storage, trusted, kept=kept).run()
+    finally:
+        await conn.close()
+
+
+@pytest.fixture
+async def full(log):
+    """Gives a log of twelve events that holds: the control of every test here."""
+    await log.integrate(COUNT)
+    result = await verified(log)
+    assert result.holds, result.findings
+    assert (result.size, result.published, result.waiting) == (COUNT, COUNT, 0)
+    return log
+
+
+async def cut(log, size: int) -> None:
+    """Cuts the database off behind a size, as a backup of that time would be."""
+    rows = await log.superuser.fetch("SELECT event_id FROM broker.ledger_tree WHERE seq >= $1", size)
+    await log.sql("DELETE FROM broker.ledger_event WHERE id = ANY ($1)", [row["event_id"] for row in rows])
+    await log.sql("DELETE FROM broker.ledger_tree WHERE seq >= $1", size)
+    await log.sql("DELETE FROM broker.tlog_checkpoint WHERE size > $1", size)
+    edge = Edge()
+    edge.extend([row["leaf_hash"] for row in await log.superuser.fetch(
+        "SELECT leaf_hash FROM broker.ledger_tree ORDER BY seq")])  # fmt: skip
+    note = str(sign(Checkpoint(log.keys.origin, size, edge.root()).text, log.keys.active_signer()))
+    await log.sql("UPDATE broker.tlog_head SET size = $1, root = $2, note = $3", size, edge.root(), note)

@@ -1,0 +1,24 @@
+"""`broker audit`: who saw what, and whether the record of it was changed; one file a verb."""
+
+from __future__ import annotations
+
+import typer
+
+from broker.cli.audit.accept_loss import accept_loss
+from broker.cli.audit.cosign import cosign
+from broker.cli.audit.proofs import prove, prove_consistency, verify_proof
+from broker.cli.audit.prune import prune
+from broker.cli.audit.verify import verify
+
+app = typer.Typer(
+    help="Verify and prove the record, and answer auditors' questions.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.command("verify")(verify)
+app.command("prove")(prove)
+app.command("prove-consistency")(prove_consistency)
+app.command("verify-proof")(verify_proof)
+app.command("cosign")(cosign)
+app.command("accept-loss")(accept_loss)
+app.command("prune")(prune)

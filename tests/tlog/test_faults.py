@@ -1,0 +1,242 @@
+"""A database that came back without its last events stops appends until the loss is accepted."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import UTC, datetime
+
+import asyncpg
+import pytest
+
+from broker.audit.log import accept_loss, find_loss, find_prunable, prune
+from broker.database import open_pool
+from broker.errors import LedgerUnavailableError
+from broker.ledger import EventIds, Ledger, head, rest_of
+from broker.tlog import LogInvalidError, TreeTable
+from broker.tlog.verify import Kind
+from tests.ledger.conftest import denial, sign
+from tests.tlog.conftest import COUNT, cut, event, verified
+
+
+@pytest.fixture
+async def admin(log):
+    """Gives a pool as broker_admin."""
+    pool = await open_pool(log.database.dsn("broker_admin"), name="test", max_size=2)
+    yield pool
+    pool.terminate()
+
+
+@pytest.fixture
+async def access(log):
+    """Gives the ledger of an access worker."""
+    pool = await open_pool(log.database.dsn("broker_access"), name="test", max_size=2)
+    yield Ledger(pool, sign)
+    pool.terminate()
+
+
+async def accepted(log, pool, reason="disk failure"):
+    """Accepts the loss; gives what was found."""
+    found = await find_loss(pool, log.storage, log.keys)
+    await accept_loss(pool, found, log.keys, EventIds(), who="os:test", reason=reason)
+    return found
+
+
+@pytest.mark.attack("O6")
+@pytest.mark.attack("A4")
+class TestRestored:
+    async def test_o6_appends_stop_until_the_loss_is_accepted(self, full, admin, access):
+        """A standby without the last events: verify says so, nothing is appended, then all goes on."""
+        await access.append(denial())
+        await full.integrate(5)
+        before = await full.published()
+        await cut(full, COUNT)
+        sequencer = full.sequencer()
+        await sequencer.round(TreeTable(full.admin))
+
+        assert sequencer.state.stopped
+        assert "was it restored" in sequencer.state.problem
+        with pytest.raises(LedgerUnavailableError):
+            await access.append(denial())
+        with pytest.raises(LedgerUnavailableError):
+            await full.append(1)
+        assert "behind its published checkpoint" in await access.ready()
+        assert (await verified(full)).findings[0].kind is Kind.BEHIND
+
+        found = await accepted(full, admin)
+        assert (found.head.size, found.lost) == (COUNT, before.size - COUNT)
+        await access.append(denial())
+        await sequencer.round(TreeTable(full.admin))
+        result = await verified(full, kept=[before])
+
+        assert await access.ready() == ""
+        assert (sequencer.state.problem, sequencer.state.stopped) == ("", False)
+        assert (result.holds, result.lost, result.size) == (True, found.lost, before.size + 2)
+
+    async def test_o6_what_is_still_there_is_not_lost(self, full, admin):
+        """Published events whose row survived are leaves with their events again."""
+        late = await full.append(2)
+        await full.integrate(3)
+        rows = await full.superuser.fetch("SELECT * FROM broker.ledger_event WHERE id = ANY ($1)", late)
+        await cut(full, COUNT)
+        for row in rows:
+            places = ", ".join(f"${n + 1}" for n in range(len(row)))
+            await full.sql(f"INSERT INTO broker.ledger_event VALUES ({places})", *row.values())
+        found = await accepted(full, admin)
+        await full.integrate(1)
+
+        assert (len(found.leaves), found.lost) == (5, 3)
+        assert (await full.leaves())[COUNT : COUNT + 2] == late
+        result = await verified(full)
+        assert (result.holds, result.lost) == (True, 3)
+
+    async def test_a_loss_that_nobody_accepted_is_a_finding(self, full, admin):
+        """Only the log's key can say that missing events are lost: a forged statement does not count."""
+        await full.integrate(3)
+        await cut(full, COUNT)
+        await accepted(full, admin)
+        await full.integrate(1)
+        assert (await verified(full)).holds
+        await full.sql("UPDATE broker.tlog_statement SET note = replace(note, '\n3\n', '\n4\n')")
+        kinds = [finding.kind for finding in (await verified(full)).findings]
+
+        assert kinds == [Kind.MISSING] * 3 + [Kind.SIGNATURE]
+
+    async def test_another_past_is_never_accepted(self, full, admin):
+        """A database whose tree was changed is refused; the control is the one that only lacks its end."""
+        await full.integrate(3)
+        await cut(full, COUNT)
+        await full.sql("UPDATE broker.tlog_head SET root = sha256('x')")
+        with pytest.raises(LogInvalidError, match="another past"):
+            await find_loss(admin, full.storage, full.keys)
+        await cut(full, COUNT)
+
+        assert (await find_loss(admin, full.storage, full.keys)).lost == 3
+
+    async def test_another_root_stops_appends_too(self, full):
+        """At the same size another root is a fork of our own: nobody may add to it."""
+        await full.sql("UPDATE broker.tlog_head SET root = sha256('x')")
+        sequencer = full.sequencer()
+        await sequencer.round(TreeTable(full.admin))
+
+        assert sequencer.state.stopped
+        with pytest.raises(LedgerUnavailableError):
+            await full.append(1)
+
+    async def test_nothing_is_lost_by_a_lost_connection(self, full, admin):
+        """The control: a head that is where it was stops nothing."""
+        sequencer = full.sequencer()
+        await sequencer.round(TreeTable(full.admin))
+
+        assert not sequencer.state.stopped
+        assert (await find_loss(admin, full.storage, full.keys)).leaves == []
+
+    async def test_a_rolled_back_head_is_seen_by_the_running_one(self, full):
+        """A database that goes back under a running sequencer is noticed at its next round."""
+        sequencer = full.sequencer()
+        await sequencer.round(TreeTable(full.admin))
+        await full.append(3)
+        await sequencer.round(TreeTable(full.admin))
+        await cut(full, COUNT)
+        await sequencer.round(TreeTable(full.admin))
+
+        assert sequencer.state.stopped
+
+
+class TestPrune:
+    @pytest.fixture
+    async def old(self, log):
+        """Gives a log whose first four events lie in a month of two years ago; others follow."""
+        for month in ("202401", "202402"):
+            low, high = [
+                await log.superuser.fetchval(
+                    "SELECT broker.uuid7_floor(to_date($1, 'YYYYMM') + make_interval(months => $2))", month, n
+                )
+                for n in (0, 1)
+            ]
+            await log.superuser.execute(
+                f"CREATE TABLE broker.ledger_event_{month} (LIKE broker.ledger_event INCLUDING CONSTRAINTS);"
+                f"ALTER TABLE broker.ledger_event_{month} OWNER TO broker_owner;"
+                f"ALTER TABLE broker.ledger_event ATTACH PARTITION broker.ledger_event_{month} "
+                f"FOR VALUES FROM ('{low}') TO ('{high}')"
+            )
+        await backdated(log, 4)
+        await log.integrate(COUNT)
+        assert (await verified(log)).holds
+        return log
+
+    async def owner(self, log):
+        return await open_pool(log.database.dsn("broker_owner"), name="test", max_size=1)
+
+    async def test_pruned_events_are_no_finding(self, old):
+        """Months that ended go, their leaves stay, verify goes on to hold and tells how many went."""
+        pool = await self.owner(old)
+        before = await old.published()
+        found = await find_prunable(pool, old.storage, old.keys, datetime(2024, 3, 1, tzinfo=UTC))
+        assert found.names == ("ledger_event_202401", "ledger_event_202402")
+        await prune(pool, found, old.keys, EventIds(), who="os:test")
+        pool.terminate()
+        await old.integrate(1)
+        result = await verified(old, kept=[before])
+
+        assert (result.holds, result.pruned) == (True, 4), result.findings
+        assert not await old.superuser.fetchval("SELECT to_regclass('broker.ledger_event_202401')")
+
+    async def test_the_same_without_the_statement_is_a_finding(self, old):
+        """A partition that the superuser drops by himself is deleted events, the first one named."""
+        await old.superuser.execute("DROP TABLE broker.ledger_event_202401")
+        finding = (await verified(old)).findings[0]
+
+        assert (finding.kind, finding.event_id) == (Kind.MISSING, (await old.leaves())[0])
+
+    async def test_what_is_no_leaf_stays(self, old):
+        """Events that are not in the published log are never dropped."""
+        pool = await self.owner(old)
+        before = datetime(2024, 3, 1, tzinfo=UTC)
+        assert await find_prunable(pool, old.storage, old.keys, before)
+        shutil.rmtree(old.folder / "log")
+        with pytest.raises(LogInvalidError, match="not published"):
+            await find_prunable(pool, old.storage, old.keys, before)
+        await old.sql("DELETE FROM broker.ledger_tree WHERE seq = 0")
+        with pytest.raises(LogInvalidError, match="no leaves"):
+            await find_prunable(pool, old.storage, old.keys, before)
+        assert await find_prunable(pool, old.storage, old.keys, datetime(2023, 1, 1, tzinfo=UTC)) is None
+        pool.terminate()
+
+
+async def backdated(log, count: int) -> None:
+    """Puts events of January 2024 into the ledger and the published log, as they would be by now."""
+    ids = EventIds(clock=lambda: datetime(2024, 1, 15, tzinfo=UTC).timestamp())
+    made = [event(id=ids.new()) for _ in range(count)]
+    for each in made:
+        rest = rest_of(each.kind, agent=each.agent, tool=each.tool, detail=each.detail)
+        leaf = head(each.id, each.trace_id, rest) + (
+            b',"outcome":"done","reason":"","record_time":"2024-01-15T00:00:00.000000Z"}'
+        )
+        await log.sql(
+            "INSERT INTO broker.ledger_event VALUES "
+            "($1, 'admin', '2024-01-15 00:00:00+00', $2, $3, NULL, $4, '', '', 'done', '', NULL, $5)",
+            each.id, each.agent, each.tool, each.trace_id, leaf,
+        )  # fmt: skip
+    await log.sequencer().round(TreeTable(log.admin))
+
+
+async def test_only_administrators_work_on_the_log(full):
+    """No other role may take events in, stop appends or write statements; reading is the auditors'."""
+    for role in ("broker_access", "broker_feed", "broker_reader", "broker_auditor"):
+        conn = await asyncpg.connect(full.database.dsn(role))
+        for statement in (
+            "SELECT broker.stop_appends()",
+            "SELECT broker.resume_appends()",
+            "SELECT broker.tlog_settle(0, '', gen_random_uuid())",
+            "SELECT broker.tlog_state(gen_random_uuid(), '')",
+            "SELECT broker.tlog_integrate(0, '', '{}', '{}', '', '')",
+            "INSERT INTO broker.ledger_tree VALUES (99, NULL, '')",
+            "UPDATE broker.tlog_head SET size = 0",
+        ):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await conn.execute(statement)
+        await conn.close()
+    for statement in ("UPDATE broker.ledger_tree SET seq = 1", "DELETE FROM broker.ledger_tree",
+                      "TRUNCATE broker.ledger_tree"):  # fmt: skip
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):  # the trigger's, for owners
+            await full.superuser.execute(statement)
