@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import shlex
+from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -281,6 +282,13 @@ def _as_json(record: Record, *, verified: bool) -> dict[str, object]:
         "grant_id": record.grant.grant_id,
         "trace_id": record.grant.trace_id,
         "receipt_verified": verified,
+        "receipt": {
+            "leaf": b64encode(record.receipt.leaf).decode(),
+            "leaf_index": record.receipt.leaf_index,
+            "tree_size": record.receipt.tree_size,
+            "path": [b64encode(digest).decode() for digest in record.receipt.path],
+            "signed_root": record.receipt.signed_root,
+        },
         "fields": [
             {
                 "name": f.name,

@@ -48,6 +48,7 @@ class TestAccess:
             "grant_id",
             "trace_id",
             "receipt_verified",
+            "receipt",
             "fields",
         }
         assert data["receipt_verified"] is True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
@@ -263,6 +264,26 @@ class TestStorage:
 
         assert (sequencer.state.problem, sequencer.state.unpublished, sequencer.state.lag) == ("", 0, 0.0)
         assert (await log.published()).root == await log.root()
+
+    @pytest.mark.attack("A17")
+    async def test_a17_a_failed_fsync_is_not_believed(self, log, monkeypatch):
+        """EIO from fsync: the tile is not there, and is written anew from its bytes, not synced again."""
+        tile = ("tile/0/000.p/1", b"x" * 32)
+        synced = []
+
+        def fails_once(descriptor: int) -> None:
+            synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+            if len(synced) == 1:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        monkeypatch.setattr(os, "fsync", fails_once)
+        with pytest.raises(OSError, match="Input/output"):
+            await log.storage.put([tile])
+        assert await log.storage.read(tile[0]) is None
+        await log.storage.put([tile])
+
+        assert await log.storage.read(tile[0]) == tile[1]
+        assert synced[0] != synced[1]
 
     async def test_a_tile_is_never_replaced(self, log):
         """The same content again is fine, another one is refused, by whoever writes."""

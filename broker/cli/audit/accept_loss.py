@@ -20,12 +20,12 @@ def accept_loss(
     yes: Annotated[bool, typer.Option("--yes", help="Do it; without, show what would be accepted.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Accept that a restored database lacks published events, and let appends go on.
+    """Accept what a restored database lacks; go on.
 
-    The published leaves stay in the log, so no checkpoint and no proof is broken; what they said is gone.
-    The acceptance is an event, and a statement signed by the log's key. A database with another past than
-    the published log is refused. Runs as broker_admin (BROKER_ADMIN_DSN, BROKER_TLOG_DIR,
-    BROKER_TLOG_KEYS_DIR).
+    The database lacks published events, so appends are stopped.     The published leaves stay in the log,
+    so no checkpoint and no proof is broken; what they said is gone. The acceptance is an event, and a
+    statement signed by the log's key. A database with another past than the published log is refused.
+    Runs as broker_admin (BROKER_ADMIN_DSN, BROKER_TLOG_DIR, BROKER_TLOG_KEYS_DIR).
 
     \b
     Example:

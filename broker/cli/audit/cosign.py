@@ -26,10 +26,10 @@ def cosign(
     ],
     witness: Witnesses = None,
 ) -> None:
-    """Attach a witness's cosignature (C2SP tlog-cosignature) to a checkpoint of ours.
+    """Attach a witness's cosignature to a checkpoint.
 
-    It is kept for ever, and published where the checkpoint is still the newest. Runs as broker_admin
-    (BROKER_ADMIN_DSN, BROKER_TLOG_DIR, BROKER_TLOG_KEYS_DIR).
+    As C2SP tlog-cosignature says. It is kept for ever, and published where the checkpoint is still the
+    newest. Runs as broker_admin (BROKER_ADMIN_DSN, BROKER_TLOG_DIR, BROKER_TLOG_KEYS_DIR).
 
     \b
     Example:

@@ -34,10 +34,11 @@ def prove(
     event_id: Annotated[UUID, typer.Argument(metavar="EVENT", help="Id of the event (its decision id).")],
     key: Keys = None,
 ) -> None:
-    """Prove that an event is in the log; prints a proof that needs only the public key to verify.
+    """Prove that an event is in the log.
 
-    The proof holds the event itself: whom it concerns is a pseudonym in there, the agent is named.
-    Runs as broker_auditor (BROKER_AUDITOR_DSN, and BROKER_TLOG_DIR).
+    Prints a proof that needs only the public key to verify. The proof holds the event itself: whom it
+    concerns is a pseudonym in there, the agent is named. Runs as broker_auditor (BROKER_AUDITOR_DSN, and
+    BROKER_TLOG_DIR).
 
     \b
     Example:
@@ -55,8 +56,9 @@ def prove_consistency(
     ] = None,
     key: Keys = None,
 ) -> None:
-    """Prove that the log of size B begins with the log of size A: nothing before A was changed.
+    """Prove that the log only grew since a size.
 
+    The log of size B begins with the log of size A: nothing before A was changed.
     Compare `old_root` with the checkpoint of size A that you kept. Runs as broker_auditor
     (BROKER_AUDITOR_DSN, and BROKER_TLOG_DIR).
 
@@ -81,9 +83,10 @@ def verify_proof(
     witness: Witnesses = None,
     as_json: Json = False,
 ) -> None:
-    """Verify a proof offline: no database, no broker, no settings, only the public key.
+    """Verify a proof with the public key alone.
 
-    With --witness the checkpoint must carry that witness's cosignature.
+    Offline: no database, no broker, no settings.     With --witness the checkpoint must carry that
+    witness's cosignature.
 
     \b
     Example:

@@ -23,11 +23,11 @@ def prune(
     yes: Annotated[bool, typer.Option("--yes", help="Do it; without, show what would go.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Drop the ledger's partitions of old months; their leaves stay in the log and proofs go on to hold.
+    """Drop events of old months, keep their leaves.
 
-    Only what is published can go. The act is an event and a statement signed by the log's key, by which
-    `broker audit verify` tells dropped events from deleted ones. Runs as broker_owner (BROKER_OWNER_DSN,
-    BROKER_TLOG_DIR, BROKER_TLOG_KEYS_DIR).
+    The log stays whole and goes on to verify. Only what is published can go. The act is an event and a
+    statement signed by the log's key, by which `broker audit verify` tells dropped events from deleted
+    ones. Runs as broker_owner (BROKER_OWNER_DSN, BROKER_TLOG_DIR, BROKER_TLOG_KEYS_DIR).
 
     \b
     Example:

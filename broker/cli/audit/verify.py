@@ -40,7 +40,7 @@ def verify(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Recompute the log from the database and from what is published; name the first thing that differs.
+    """Recompute the whole log; name the first thing that differs.
 
     Every event's bytes, columns and time; every leaf, tile, kept checkpoint and signature. Keep checkpoints
     outside (a copy of the published file `checkpoint`): only those show a log that was rewritten by somebody
@@ -113,6 +113,7 @@ def _verify_receipt(
 
     try:
         found = json.loads(read_file(path, MOST_BYTES))
+        found = found.get("receipt", found)
         receipt = Receipt(
             base64.b64decode(found["leaf"], validate=True),
             found["leaf_index"],
@@ -123,7 +124,8 @@ def _verify_receipt(
         event_id = UUID(json.loads(receipt.leaf)["id"])
     except (ValueError, KeyError, TypeError, AttributeError):
         raise CommandFailedError(
-            f"{path}: not a receipt", "it is the object `receipt` of `broker access read --json`"
+            f"{path}: not a receipt",
+            "it is what `broker access read --json` prints, or the object `receipt` in it",
         ) from None
     if jwks is not None:
         verify_receipt(receipt, read_file(jwks, MOST_BYTES).decode("utf-8", "replace"))

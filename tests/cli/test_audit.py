@@ -1,0 +1,119 @@
+"""`broker audit` against a running sample company."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import asyncpg
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def settings(company, monkeypatch) -> None:
+    """Points commands at the company, and at nobody's public key."""
+    monkeypatch.setenv("BROKER_CONFIG", str(company.layout.settings_file))
+    monkeypatch.delenv("BROKER_LOG_KEY", raising=False)
+
+
+@pytest.fixture
+def read(broker, company, tmp_path):
+    """Reads a record; gives the file with what the command printed, once the read is published."""
+    said = broker(
+        "access", "read", "T-1001", "--agent", "alice", "--fields", "customer.name", "--json",
+        "--dir", company.folder,
+    )  # fmt: skip
+    path = tmp_path / "read.json"
+    path.write_text(said.out)
+    for _ in range(100):
+        if broker("audit", "prove", said.data["decision_id"]).code == 0:
+            return path
+    pytest.fail("the read was not published")
+
+
+def sql(company, statement: str, *arguments: object) -> None:
+    """Does something as the superuser, with the triggers off."""
+
+    async def execute() -> None:
+        conn = await asyncpg.connect(company.dsn())
+        await conn.execute("SET session_replication_role = replica")
+        await conn.execute(statement, *arguments)
+        await conn.close()
+
+    asyncio.run(execute())
+
+
+def test_the_log_of_a_company_holds(broker, read):
+    """Whatever the broker itself wrote verifies, every kind of event of it."""
+    said = broker("audit", "verify")
+    assert said.code == 0, said.err + said.out
+    assert "the log holds" in said.err
+
+    data = broker("audit", "verify", "--json").data
+    assert (data["holds"], data["findings"]) == (True, [])
+    assert data["published"] > 0
+
+
+def test_a_receipt_is_found_in_the_log(broker, read, company, tmp_path):
+    """The disclosure of a receipt is in the log; one that is not is told."""
+    assert broker("audit", "verify", "--receipt", read).code == 0
+    forged = json.loads(read.read_text())
+    forged["receipt"]["leaf"] = "e30="
+    (tmp_path / "forged.json").write_text(json.dumps(forged))
+    assert broker("audit", "verify", "--receipt", tmp_path / "forged.json").code == 1
+
+
+def test_a_proof_verifies_with_the_key_alone(broker, read, tmp_path, monkeypatch):
+    """Proofs are printed, and verified without settings; under another key they prove nothing."""
+    decision = json.loads(read.read_text())["decision_id"]
+    key = broker("keys", "list", "--log", "--json").data[0]["key"]
+    proof = tmp_path / "proof.json"
+    proof.write_text(broker("audit", "prove", decision).out)
+    consistency = tmp_path / "consistency.json"
+    consistency.write_text(broker("audit", "prove-consistency", 1).out)
+    monkeypatch.delenv("BROKER_CONFIG")
+    (tmp_path / "log.pub").write_text(key + "\n")
+
+    said = broker("audit", "verify-proof", proof, "--key", tmp_path / "log.pub", "--json")
+    assert (said.code, said.data["event"]["id"]) == (0, decision)
+    assert broker("audit", "verify-proof", consistency, "--key", key).code == 0
+    assert broker("audit", "verify-proof", proof).code == 2
+    assert (
+        broker(
+            "audit",
+            "verify-proof",
+            proof,
+            "--key",
+            "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW",
+        ).code
+        == 1
+    )
+
+
+def test_nothing_to_accept_and_nothing_to_prune(broker, read):
+    """Neither changes anything where there is nothing to do."""
+    assert broker("audit", "accept-loss", "--reason", "none").code == 1
+    assert broker("audit", "prune", "--before", "2020-01-01", "--json").data == {
+        "partitions": [],
+        "dropped": False,
+    }
+
+
+def test_a_kept_checkpoint(broker, read, company, tmp_path):
+    """The log continues a checkpoint that was copied from what is published."""
+    kept = tmp_path / "kept"
+    kept.write_bytes((company.layout.log / "checkpoint").read_bytes())
+    assert broker("audit", "verify", "--checkpoint", kept).code == 0
+
+
+@pytest.mark.attack("A1")
+def test_a1_verify_names_the_event_and_fails(broker, read, company):
+    """A changed event is named, with exit code 1; put back, the log holds again."""
+    decision = json.loads(read.read_text())["decision_id"]
+    sql(company, "UPDATE broker.ledger_event SET agent = 'x' || agent WHERE id = $1", decision)
+    said = broker("audit", "verify")
+    sql(company, "UPDATE broker.ledger_event SET agent = substr(agent, 2) WHERE id = $1", decision)
+
+    assert said.code == 1
+    assert decision in said.err
+    assert broker("audit", "verify").code == 0
