@@ -185,7 +185,7 @@ async def _pending(table: TreeTable, head: Head, wanted: set[bytes]) -> dict[byt
     found: dict[bytes, UUID] = {}
     after = head.low_id
     while True:
-        events = await table.pending(after, PAGE)
+        events = await table.pending(after, most=PAGE)
         found |= {event.leaf_hash: event.id for event in events if event.leaf_hash in wanted}
         if len(events) < PAGE:
             return found

@@ -19,8 +19,8 @@ SELECT
     pg_current_xact_id()::text::bigint AS xid;
 
 -- name: pending
--- Lists events above an id that are no leaves yet.
-SELECT id, leaf_hash FROM broker.tlog_pending($1, $2);
+-- Lists events between two ids that are no leaves yet.
+SELECT id, leaf_hash FROM broker.tlog_pending($1, $2, $3);
 
 -- name: integrate
 -- Makes events leaves and swaps the head.

@@ -16,6 +16,10 @@ CHUNK = 8192
 """Leaf hashes that are read at once: about ten milliseconds of hashing between two looks at the loop."""
 
 
+LAST_ID = UUID(int=(1 << 128) - 1)
+"""Behind every event."""
+
+
 @dataclass(frozen=True, slots=True)
 class Head:
     """The newest checkpoint of the database, and what its snapshot can see."""
@@ -63,10 +67,10 @@ class TreeTable:
             (row,) = await self._conn.fetch(Q.mark)
         return row["now"], row["xid"]
 
-    async def pending(self, after: UUID, most: int) -> list[Pending]:
-        """Lists events above an id that are no leaves yet, lowest ids first."""
+    async def pending(self, after: UUID, before: UUID = LAST_ID, *, most: int) -> list[Pending]:
+        """Lists events between two ids that are no leaves yet, lowest ids first."""
         with translated():
-            return [Pending(*row) for row in await self._conn.fetch(Q.pending, after, most)]
+            return [Pending(*row) for row in await self._conn.fetch(Q.pending, after, before, most)]
 
     async def integrate(
         self, size: int, root: bytes, leaves: Sequence[tuple[UUID | None, bytes]], new_root: bytes, note: str

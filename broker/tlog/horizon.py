@@ -13,6 +13,7 @@ Invariants:
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 from uuid import UUID
 
 SKEW = 60.0
@@ -21,6 +22,15 @@ SKEW = 60.0
 STATEMENT = 60.0
 """Seconds between the look at the clock and the write within one append: it may wait for a budget's
 lock, for 5 seconds, and its process may be held up."""
+
+SWEEP = 12.0
+"""How many times faster than time the sweep is: it is through the two minutes in ten seconds, and costs as
+much as reading twelve times what is appended."""
+
+LONGEST_SWEEP = 60.0
+"""Seconds that a sweep takes at most: a transaction that has been open for days makes longer slices."""
+
+LEAST_SLICE = 1.0
 
 MOST_MARKS = 1000
 
@@ -49,6 +59,28 @@ class Horizon:
             return None
         self._marks.appendleft(safe)  # safe at the next look too, whatever is open then
         return id_floor(safe[0] - SKEW - STATEMENT)
+
+
+@dataclass(slots=True)
+class Sweep:
+    """A look over everything that an open transaction could still write into, a slice at a time."""
+
+    at: UUID  # looked at below
+    looked_at: float  # when, on the monotonic clock
+    span: float  # seconds of ids to look over
+    xmin: int  # of a snapshot before the first slice: transactions below had ended
+
+    def slice_end(self, now: float, reach: UUID) -> UUID:
+        """Gives the end of the next slice: as much as is due since the last, and never beyond `reach`."""
+        at = id_time(self.at)
+        passed = now - self.looked_at
+        due = max(LEAST_SLICE, SWEEP * passed, self.span * passed / LONGEST_SWEEP)
+        return min(reach, id_floor(at + due))
+
+
+def id_time(event_id: UUID) -> float:
+    """Gives the time in a UUIDv7, POSIX seconds."""
+    return (event_id.int >> 80) / 1000
 
 
 def id_floor(time: float) -> UUID:

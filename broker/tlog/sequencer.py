@@ -37,8 +37,8 @@ from broker.keys import LogKeyFolder
 from broker.merkle import Edge, Tile
 from broker.note import sign
 from broker.tlog.checkpoint import Checkpoint, LogInvalidError, TrustedKeys
-from broker.tlog.database import Head, TreeTable
-from broker.tlog.horizon import Horizon, id_floor
+from broker.tlog.database import LAST_ID, Head, TreeTable
+from broker.tlog.horizon import Horizon, Sweep, id_floor, id_time
 from broker.tlog.published import Published, read_checkpoint, read_edge, read_root, rotation_name
 from broker.tlog.storage import CHECKPOINT, Storage, StorageConflictError
 
@@ -49,12 +49,7 @@ MOST = 4096
 
 REACH = 3.0
 """Seconds back that every look covers. Clocks are a few milliseconds apart and a commit takes as long;
-what comes later is found by the look over the whole horizon."""
-
-FULL_LOOK = 10.0
-"""Seconds between looks over the whole horizon, at least; it rests twenty times as long as it takes."""
-
-FULL_LOOK_SHARE = 20.0
+what comes later is found by the sweep over the whole horizon."""
 
 RETRY = 1.0
 """Seconds until a sequencer that does not lead, or that failed, looks again."""
@@ -101,6 +96,7 @@ class _Tree:
     published: Edge
     published_note: str | None
     rotations: int = 0  # published
+    sweep: Sweep | None = None  # None: everything is to be looked at once
 
 
 class Sequencer:
@@ -140,7 +136,6 @@ class Sequencer:
         self._monotonic = monotonic
         self._tree: _Tree | None = None
         self._horizon = Horizon()
-        self._full_look_at = 0.0
         self._caught_up_at = monotonic()
         self.state = LogState()
 
@@ -213,7 +208,6 @@ class Sequencer:
         """Gives the tree at the head, from memory where it is still that."""
         if self._tree is None or (self._tree.edge.size, self._tree.root) != (head.size, head.root):
             self._tree = await self._load(table, head)
-            self._full_look_at = 0.0
         return self._tree
 
     async def _load(self, table: TreeTable, head: Head) -> _Tree:
@@ -250,26 +244,35 @@ class Sequencer:
 
     # --- (1) to (3) --------------------------------------------------------------------------------
     async def _integrate(self, table: TreeTable, head: Head, tree: _Tree) -> None:
-        """Makes leaves of what is there: of late on every look, of the whole horizon now and then."""
-        began = self._monotonic()
-        full = began >= self._full_look_at
-        if full:
-            self._horizon.mark(*await table.mark())
-            xmin = (await table.head()).xmin
-        after = head.low_id if full else max(head.low_id, id_floor(head.now - REACH))
+        """Makes leaves of what is there: the last seconds on every look, the whole horizon in slices."""
+        reach, now = id_floor(head.now - REACH), self._monotonic()
+        if tree.sweep is None:
+            tree.sweep, end = await self._begin_sweep(table, head.low_id, now), reach
+        else:
+            end = tree.sweep.slice_end(now, reach)
+        if tree.sweep.at < end:
+            await self._look(table, tree, tree.sweep.at, end)
+            tree.sweep.at, tree.sweep.looked_at = end, now
+        await self._look(table, tree, max(reach, head.low_id), LAST_ID)
+        if end == reach:  # slices and this look together have covered everything since the sweep began
+            low_id = self._horizon.low_id(tree.sweep.xmin) or head.low_id
+            await table.settle(replace(head, size=tree.edge.size, root=tree.root), low_id)
+            tree.sweep = await self._begin_sweep(table, max(low_id, head.low_id), now)
+
+    async def _begin_sweep(self, table: TreeTable, low_id: UUID, now: float) -> Sweep:
+        self._horizon.mark(*await table.mark())
+        head = await table.head()
+        return Sweep(low_id, now, head.now - id_time(low_id), head.xmin)
+
+    async def _look(self, table: TreeTable, tree: _Tree, after: UUID, before: UUID) -> None:
         while True:
-            found = await table.pending(after, MOST)
+            found = await table.pending(after, before, most=MOST)
             self._at_step(Step.LOOK)  # (1)
             if found:
                 await self._commit(table, tree, [(event.id, event.leaf_hash) for event in found])
             if len(found) < MOST:
-                break
+                return
             after = found[-1].id
-        if full:
-            if (low_id := self._horizon.low_id(xmin)) is not None:
-                await table.settle(replace(head, size=tree.edge.size, root=tree.root), low_id)
-            took = self._monotonic() - began
-            self._full_look_at = self._monotonic() + max(FULL_LOOK, FULL_LOOK_SHARE * took)
 
     async def _commit(self, table: TreeTable, tree: _Tree, leaves: list[tuple[UUID | None, bytes]]) -> None:
         edge = tree.edge.copy()

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import time
 from pathlib import Path
 
 import pytest
 
+from broker.ledger import EventIds
 from broker.merkle import EMPTY_ROOT
 from broker.tlog import Directory, Step, StorageConflictError, TreeTable
 from broker.tlog.horizon import id_floor
-from broker.tlog.sequencer import FULL_LOOK
 from tests.tlog.conftest import administrator
 
 
@@ -92,19 +93,25 @@ class TestRound:
         assert not (log.folder / "log" / "tile" / "0" / "000.p").exists()
 
     async def test_a_transaction_that_commits_late_is_found(self, log):
-        """An id from before the last look is a leaf once its transaction is through; none is said twice."""
+        """An id from long before the last look is a leaf once its transaction is through; none twice."""
         clock = Clock()
         sequencer = log.sequencer(monotonic=clock)
+        slow = EventIds(clock=lambda: time.time() - 50)
+        await log.append(1)
+        await sequencer.round(TreeTable(log.admin))
         async with administrator(log) as late:
             open_transaction = late.transaction()
             await open_transaction.start()
-            early = await log.append(1, late)
+            early = await log.append(1, late, id=slow.new())
             await log.append(5)
             await sequencer.round(TreeTable(log.admin))
             assert set(await log.leaves()) == set(log.events) - set(early)
             await open_transaction.commit()
-        clock.now += FULL_LOOK
         await sequencer.round(TreeTable(log.admin))
+        assert set(await log.leaves()) == set(log.events) - set(early)  # no look reaches back so far
+        for _ in range(20):  # the sweep does, in ten seconds
+            clock.now += 1
+            await sequencer.round(TreeTable(log.admin))
 
         assert (await log.leaves())[-1] == early[0]
         assert set(await log.leaves()) == set(log.events)
@@ -122,8 +129,9 @@ class TestRound:
             await sequencer.round(table)
             held = (await table.head()).low_id
             await open_transaction.commit()
-        clock.now += FULL_LOOK
-        await sequencer.round(table)
+        for _ in range(8):  # the sweep under way, which cannot tell yet, and a whole one
+            clock.now += 20
+            await sequencer.round(table)
         head = await table.head()
 
         assert held < early

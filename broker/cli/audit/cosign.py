@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from broker.cli.audit.options import Witnesses, log_keys, read_file, read_keys, storage
-from broker.cli.output import CommandFailedError, say
+from broker.cli.audit.options import Json, Witnesses, log_keys, read_file, read_keys, storage
+from broker.cli.output import CommandFailedError, print_json, say
 from broker.errors import StartupError
 from broker.settings import Settings, read_settings
 
@@ -25,6 +25,7 @@ def cosign(
         typer.Argument(metavar="FILE", help="The checkpoint, the witness's signature line under ours."),
     ],
     witness: Witnesses = None,
+    as_json: Json = False,
 ) -> None:
     """Attach a witness's cosignature to a checkpoint.
 
@@ -41,7 +42,10 @@ def cosign(
         raise StartupError("give the witness's public key: --witness")
     text = read_file(file, MOST_BYTES).decode("utf-8", "replace")
     size, published = asyncio.run(_cosign(settings, witnesses, text))
-    say(f"the checkpoint of size {size} is kept with the cosignature{' and published' if published else ''}")
+    if as_json:
+        print_json({"size": size, "published": published})
+    else:
+        say(f"size {size} is kept with the cosignature{' and published' if published else ''}")
 
 
 async def _cosign(settings: Settings, witnesses: list[VerifierKey], text: str) -> tuple[int, bool]:

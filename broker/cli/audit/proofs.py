@@ -30,9 +30,13 @@ if TYPE_CHECKING:
     from broker.tlog import ConsistencyProof, InclusionProof
 
 
+Alone = Annotated[bool, typer.Option("--json", help="The proof alone; it is JSON in any case.")]
+
+
 def prove(
     event_id: Annotated[UUID, typer.Argument(metavar="EVENT", help="Id of the event (its decision id).")],
     key: Keys = None,
+    alone: Alone = False,
 ) -> None:
     """Prove that an event is in the log.
 
@@ -46,7 +50,10 @@ def prove(
       broker audit verify-proof proof.json --key log.pub
     """
     settings = read_settings("auditor_dsn", "tlog_dir")
-    print_json(asyncio.run(_prove(settings, anchors(key, settings), event_id)).as_json())
+    proof = asyncio.run(_prove(settings, anchors(key, settings), event_id))
+    if not alone:
+        say(f"event {event_id} is leaf {proof.index}; check it with: broker audit verify-proof")
+    print_json(proof.as_json())
 
 
 def prove_consistency(
@@ -55,6 +62,7 @@ def prove_consistency(
         int | None, typer.Argument(metavar="B", help="Size of the later, kept one; default: the newest.")
     ] = None,
     key: Keys = None,
+    alone: Alone = False,
 ) -> None:
     """Prove that the log only grew since a size.
 
@@ -68,7 +76,10 @@ def prove_consistency(
       broker audit verify-proof proof.json --checkpoint kept/1200 --key log.pub
     """
     settings = read_settings("auditor_dsn", "tlog_dir")
-    print_json(asyncio.run(_consistency(settings, anchors(key, settings), old, new)).as_json())
+    proof = asyncio.run(_consistency(settings, anchors(key, settings), old, new))
+    if not alone:
+        say(f"the log continues that of size {old}; check it with: broker audit verify-proof")
+    print_json(proof.as_json())
 
 
 def verify_proof(
