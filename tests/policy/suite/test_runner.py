@@ -175,6 +175,21 @@ class TestCoverage:
         assert (failing.ok, set(failing.coverage.values())) == (False, {0})
 
 
+def test_every_is_each_role_alone_and_each_pair():
+    """Two roles that include nothing of each other are three agents, who match three sets of rules."""
+    apart = load(edited("policy.csv", "g, tier2, tier1\n", ""), "1")
+    text = """\
+  Nobody reads addresses while the customer is there:
+    roles: every
+    purpose: resolve
+    ticket: {relation: assignee, kind: general, provenance: routed, opened_by: customer, presence: present}
+    expect: {withheld: every}
+"""
+
+    assert report(text, apart).situations == 3
+    assert report(text.replace("every\n    purpose", "[tier1, tier2]\n    purpose"), apart).situations == 1
+
+
 def test_report_is_data():
     """A program reads names, sentences and rules."""
     said = report(SELF).as_mapping()
