@@ -11,8 +11,8 @@ One request, and where each step is:
 
 Layers, top first; a room imports only from below, siblings (|) never each other; checked:
 
-    __main__ > cli > dev > server > rpc
-      > access | activation | audit | containment | replaying | shadowing
+    __main__ > cli > dev > server > rpc > publishing
+      > access | audit | containment | replaying | shadowing
       > authn | tickets | policy | grants | records | masking | ledger | tlog | traces
       > database | keys > jose > telemetry | settings | catalog | merkle | note > errors > model
     client stands apart (imports v1 alone); v1 and sql are leaves

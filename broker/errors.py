@@ -169,6 +169,77 @@ class RequestIdReusedError(BrokerError):
     reason = "REQUEST_ID_REUSED"
 
 
+# --- Publishing a policy -----------------------------------------------------------------------
+class PolicyRefusedError(BrokerError):
+    """The policy fails its examination and cannot come into force; see the report."""
+
+    code = "FAILED_PRECONDITION"
+    reason = "POLICY_REFUSED"
+
+
+class ProposalNotFoundError(BrokerError):
+    """No proposal has that id."""
+
+    code = "NOT_FOUND"
+    reason = "PROPOSAL_NOT_FOUND"
+
+
+class ProposalEndedError(BrokerError):
+    """The proposal does not wait any more; metadata `state` says what became of it."""
+
+    code = "FAILED_PRECONDITION"
+    reason = "PROPOSAL_ENDED"
+
+
+class ProposalOvertakenError(BrokerError):
+    """Another version came into force since; look at it, then propose again."""
+
+    code = "FAILED_PRECONDITION"
+    reason = "PROPOSAL_OVERTAKEN"
+
+
+class ProposalDigestError(BrokerError):
+    """The digest is not the proposal's; approve what you have looked at."""
+
+    code = "FAILED_PRECONDITION"
+    reason = "PROPOSAL_DIGEST"
+
+
+class ProposalsFullError(BrokerError):
+    """Too many proposals wait; approve, reject or withdraw some."""
+
+    code = "RESOURCE_EXHAUSTED"
+    reason = "PROPOSALS_FULL"
+
+
+class SecondPersonError(BrokerError):
+    """Another person must approve this; its author cannot."""
+
+    code = "PERMISSION_DENIED"
+    reason = "SECOND_PERSON_NEEDED"
+
+
+class NotAuthorError(BrokerError):
+    """Only its author may do that with a proposal; you may reject it."""
+
+    code = "PERMISSION_DENIED"
+    reason = "NOT_AUTHOR"
+
+
+class VersionNotFoundError(BrokerError):
+    """No version of the policy has that number."""
+
+    code = "NOT_FOUND"
+    reason = "VERSION_NOT_FOUND"
+
+
+class GuardBehindError(BrokerError):
+    """The installed guard does not cover this catalog; run `broker records install` with it first."""
+
+    code = "FAILED_PRECONDITION"
+    reason = "GUARD_BEHIND"
+
+
 # --- RESOURCE_EXHAUSTED ------------------------------------------------------------------------
 class BudgetExceededError(BrokerError):
     """The agent's budget of distinct customers is used up; metadata `free_time` says when it frees up."""

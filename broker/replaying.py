@@ -33,6 +33,7 @@ from broker.policy.replay import (
     recorded_from,
     sensitive_fields,
 )
+from broker.policy.seal import UNCHECKED
 
 Q = queries("replay")
 
@@ -178,10 +179,10 @@ class _Replaying:
 async def _sensitive_now(pool: asyncpg.Pool) -> frozenset[str]:
     """Gives the fields that are sensitive in the policy in force: a draft may not talk them away."""
     try:
-        _, files = await PolicyStore(pool).active()
+        _, bundle = await PolicyStore(pool, UNCHECKED).active()
     except PolicyUnavailableError:
         return frozenset()
-    catalog = read_catalog(files.texts[CATALOG], Findings())
+    catalog = read_catalog(bundle.files.texts[CATALOG], Findings())
     return sensitive_fields(catalog) if catalog else frozenset()
 
 

@@ -127,7 +127,7 @@ class Settings(BaseSettings):
     # Databases. Each process gets only the DSNs that it needs (deploy/README.md).
     dsn: str = Field("", description="broker database as broker_access")
     reader_dsn: str = Field("", description="records database as broker_reader")
-    admin_dsn: str = Field("", description="broker database as broker_admin (admin process, `policy load`)")
+    admin_dsn: str = Field("", description="broker database as broker_admin (admin process, `policy replay`)")
     feed_dsn: str = Field("", description="broker database as broker_feed (admin process, `feed import`)")
     auditor_dsn: str = Field("", description="broker database as broker_auditor (`trace show`)")
     owner_dsn: str = Field(
@@ -177,6 +177,9 @@ class Settings(BaseSettings):
     drain_seconds: Seconds = Field(10, description="time for calls under way after SIGTERM")
 
     # Policy.
+    policy_confirm_seconds: Seconds = Field(
+        10, description="longest time a worker decides without hearing that its policy is the one in force"
+    )
     policies_dir: Path = Field(Path("policies"), description="activated on an empty database only")
 
     @property

@@ -143,7 +143,9 @@ def _show(world: World, folder: Path) -> None:
         f'{broker} contain reinstate mallory --reason "was a try"{where}',
         f"export BROKER_CONFIG={world.layout.settings_file}",
         f"{broker} trace show GRANT_ID    # the grant that `access read` printed",
-        f"{broker} policy load {world.layout.policies}",
+        f"{broker} policy whoami --as anna{where}",
+        f'{broker} policy propose {world.layout.policies} --reason "trying it out" --as anna{where}',
+        f"{broker} policy list --as boris{where}    # boris approves what anna proposed",
         f"{broker} records check",
     ):
         print_line(f"  {line}")

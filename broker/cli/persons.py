@@ -8,14 +8,25 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
-from broker.cli.connections import Broker, broker_at
+from broker.cli.connections import (
+    USUAL_FOLDER,
+    Broker,
+    CaFile,
+    CertFile,
+    Folder,
+    KeyFile,
+    Target,
+    broker_at,
+)
 from broker.cli.output import progress
 from broker.errors import StartupError
 
@@ -57,31 +68,42 @@ class Administrator:
     """Where the broker is, through which console it is called, and for whom."""
 
     broker: Broker
-    token_source: TokenSource
+    token_source: Callable[[], str | Awaitable[str]]
 
 
-def administrator_at(
-    target: str,
-    ca_file: Path | None,
-    cert_file: Path | None,
-    key_file: Path | None,
-    *,
-    folder: Path,
-    token_file: Path | None,
-    token_command: str,
-    name: str,
+def personal(verb: Callable[..., None]) -> Callable[..., None]:
+    """Adds the options that say where the broker is and who is at the console.
+
+    The verb takes an `Administrator` first, then what is its own.
+    """
+    hints = get_type_hints(verb, include_extras=True)
+    first, *own = inspect.signature(verb).parameters.values()
+    shared = get_type_hints(_administrator, include_extras=True)
+    added = list(inspect.signature(_administrator).parameters.values())
+    parameters = [p.replace(annotation=hints[p.name], kind=p.KEYWORD_ONLY) for p in own]
+    parameters += [p.replace(annotation=shared[p.name], kind=p.KEYWORD_ONLY) for p in added]
+
+    @wraps(verb)
+    def command(**given: Any) -> None:
+        administrator = _administrator(**{p.name: given.pop(p.name) for p in added})
+        verb(**{first.name: administrator}, **given)
+
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command
+
+
+def _administrator(
+    token_file: TokenFile = None,
+    token_command: TokenCommand = "",
+    person: As = "",
+    target: Target = "",
+    ca_file: CaFile = None,
+    cert_file: CertFile = None,
+    key_file: KeyFile = None,
+    folder: Folder = USUAL_FOLDER,
 ) -> Administrator:
     """Finds the broker and the person that are meant.
-
-    Args:
-        target: from the command line; empty: the sample company's.
-        ca_file: from the command line.
-        cert_file: from the command line.
-        key_file: from the command line.
-        folder: of the sample company.
-        token_file: from the command line.
-        token_command: from the command line.
-        name: of the sample company's administrator.
 
     Raises:
         StartupError: something is missing; names it.
@@ -89,7 +111,7 @@ def administrator_at(
     broker = broker_at(
         target, ca_file, cert_file, key_file, folder=folder, port="admin", certificate="console"
     )
-    return Administrator(broker, _source(broker, folder, token_file, token_command, name))
+    return Administrator(broker, _source(broker, folder, token_file, token_command, person))
 
 
 def _source(

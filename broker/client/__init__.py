@@ -37,6 +37,16 @@ from broker.client.errors import (
     UnavailableError,
 )
 from broker.client.policy import PolicyClient
+from broker.client.policy_values import (
+    Examination,
+    PolicyStatus,
+    PolicyText,
+    PolicyVersion,
+    PolicyWorker,
+    Proposal,
+    Proposed,
+    WhoIAm,
+)
 from broker.client.receipts import VerifiedReceipt, verify_receipt
 from broker.client.tokens import TokenSource, token_command, token_file
 from broker.client.values import (
@@ -55,7 +65,6 @@ from broker.client.values import (
     Resync,
     Revocation,
     Suspension,
-    WhoIAm,
 )
 
 __all__ = [
@@ -69,6 +78,7 @@ __all__ = [
     "BudgetExceededError",
     "ClientError",
     "DeniedError",
+    "Examination",
     "ExhaustedError",
     "Explanation",
     "FeedClient",
@@ -84,6 +94,12 @@ __all__ = [
     "NotFoundError",
     "PolicyClient",
     "PolicyDeniedError",
+    "PolicyStatus",
+    "PolicyText",
+    "PolicyVersion",
+    "PolicyWorker",
+    "Proposal",
+    "Proposed",
     "Receipt",
     "ReceiptInvalidError",
     "Record",

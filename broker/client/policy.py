@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Self
 
-from broker.client import wire
+from broker.client import policy_wire as wire
 from broker.client.administration import AdminPort
-from broker.client.values import WhoIAm
+from broker.client.policy_values import (
+    Examination,
+    PolicyStatus,
+    PolicyText,
+    PolicyVersion,
+    Proposal,
+    Proposed,
+    WhoIAm,
+)
 from broker.v1 import policy_service_pb2 as pb
 from broker.v1 import policy_service_pb2_grpc
+
+EXAMINATION = 120.0
+"""Seconds of a call that examines a policy."""
 
 
 class PolicyClient(AdminPort):
@@ -22,3 +34,92 @@ class PolicyClient(AdminPort):
     async def who_am_i(self) -> WhoIAm:
         """Tells who calls and what they may do."""
         return wire.who_i_am(await self._personal(self._stub.WhoAmI, pb.WhoAmIRequest()))
+
+    async def propose(
+        self,
+        policy: PolicyText,
+        *,
+        reason: str,
+        base_version: str = "",
+        replaces_tests: bool = False,
+        emergency: bool = False,
+    ) -> Proposed:
+        """Examines a policy and lets it wait for an approver.
+
+        Args:
+            policy: files and tests.
+            reason: why, for the approver and the ledger.
+            base_version: the version that it is meant to follow; empty: whichever is in force.
+            replaces_tests: the tests of the version in force need not pass; counts as widening.
+            emergency: bring it into force at once, where it widens nothing.
+        """
+        request = pb.ProposeRequest(
+            bundle=wire.bundle(policy),
+            reason=reason,
+            base_version=base_version,
+            replaces_tests=replaces_tests,
+            emergency=emergency,
+        )
+        # Not repeated: each would be a proposal of its own.
+        answer = await self._personal(self._stub.Propose, request, timeout=EXAMINATION, safe=False)
+        return wire.proposed(answer)
+
+    async def approve(self, proposal_id: str, *, digest: str, reason: str = "") -> Proposal:
+        """Brings a proposal into force that somebody else made; safe to repeat."""
+        request = pb.ApproveRequest(proposal_id=proposal_id, digest=digest, reason=reason)
+        answer = await self._personal(self._stub.Approve, request, timeout=EXAMINATION)
+        return wire.proposal(answer.proposal)
+
+    async def reject(self, proposal_id: str, *, reason: str) -> Proposal:
+        """Ends a proposal without bringing it into force."""
+        request = pb.RejectRequest(proposal_id=proposal_id, reason=reason)
+        return wire.proposal((await self._personal(self._stub.Reject, request, safe=False)).proposal)
+
+    async def withdraw(self, proposal_id: str, *, reason: str) -> Proposal:
+        """Takes one's own proposal back."""
+        request = pb.WithdrawRequest(proposal_id=proposal_id, reason=reason)
+        return wire.proposal((await self._personal(self._stub.Withdraw, request, safe=False)).proposal)
+
+    async def roll_back(self, version: str, *, reason: str) -> Proposed:
+        """Proposes an old version's content anew; in force at once where it widens nothing."""
+        request = pb.RollbackRequest(version=version, reason=reason)
+        answer = await self._personal(self._stub.Rollback, request, timeout=EXAMINATION, safe=False)
+        return wire.proposed(answer)
+
+    async def proposals(self, *, ended: bool = False, page_size: int = 0) -> AsyncIterator[Proposal]:
+        """Goes through the proposals that wait, or all, newest first."""
+        page = ""
+        while True:
+            request = pb.ListProposalsRequest(include_ended=ended, page_size=page_size, page_token=page)
+            answer = await self._personal(self._stub.ListProposals, request)
+            for proposal in answer.proposals:
+                yield wire.proposal(proposal)
+            page = answer.next_page_token
+            if not page:
+                return
+
+    async def proposal(self, proposal_id: str) -> tuple[Proposal, PolicyText, Examination]:
+        """Gives a proposal with its files and what the examination found."""
+        answer = await self._personal(self._stub.GetProposal, pb.GetProposalRequest(proposal_id=proposal_id))
+        return wire.proposal(answer.proposal), wire.text(answer.bundle), wire.examination(answer.examination)
+
+    async def versions(self, *, page_size: int = 0) -> AsyncIterator[PolicyVersion]:
+        """Goes through the versions, newest first."""
+        page = ""
+        while True:
+            request = pb.ListVersionsRequest(page_size=page_size, page_token=page)
+            answer = await self._personal(self._stub.ListVersions, request)
+            for version in answer.versions:
+                yield wire.version(version)
+            page = answer.next_page_token
+            if not page:
+                return
+
+    async def version(self, version: str = "") -> tuple[str, PolicyText]:
+        """Gives a version's number, files and tests; by default those of the one in force."""
+        answer = await self._personal(self._stub.GetVersion, pb.GetVersionRequest(version=version))
+        return answer.version, wire.text(answer.bundle)
+
+    async def status(self) -> PolicyStatus:
+        """Tells which version is in force, and which one every worker has."""
+        return wire.status(await self._personal(self._stub.GetStatus, pb.GetStatusRequest()))

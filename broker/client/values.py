@@ -181,15 +181,3 @@ class Resync:
     tickets: int  # that the snapshot named
     closed: int  # open ones that it did not name
     contiguous_seq: int
-
-
-@dataclass(frozen=True, slots=True)
-class WhoIAm:
-    """A person at a console, as the broker knows them."""
-
-    person: AgentName
-    groups: tuple[str, ...]
-    roles: tuple[str, ...]
-    certificate: str
-    methods: tuple[str, ...]
-    policy_version: str

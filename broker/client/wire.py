@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from broker.client import values
-from broker.v1 import access_service_pb2, common_pb2, containment_service_pb2, policy_service_pb2
+from broker.v1 import access_service_pb2, common_pb2, containment_service_pb2
 
 STATES = {
     common_pb2.FIELD_STATE_CLEAR: values.FieldState.CLEAR,
@@ -128,15 +128,3 @@ def reinstatement(answer: containment_service_pb2.ReinstateAgentResponse) -> val
 def revocation(answer: containment_service_pb2.RevokeGrantsResponse) -> values.Revocation:
     """Gives how many grants ended."""
     return values.Revocation(answer.revoked, answer.decision_id)
-
-
-def who_i_am(answer: policy_service_pb2.WhoAmIResponse) -> values.WhoIAm:
-    """Gives who calls and what they may do."""
-    return values.WhoIAm(
-        person=values.AgentName(answer.person.issuer, answer.person.subject),
-        groups=tuple(answer.groups),
-        roles=tuple(answer.roles),
-        certificate=answer.certificate,
-        methods=tuple(answer.methods),
-        policy_version=answer.policy_version,
-    )

@@ -77,6 +77,17 @@ class AdminTable:
         """Gives the roles of everybody whom the file names, identities and groups (`idp:…`)."""
         return self._roles
 
+    @property
+    def identities(self) -> tuple[str, ...]:
+        """Gives the certificates' identities that the file names."""
+        return tuple(sorted(member for member in self._roles if not member.startswith(GROUP_PREFIX)))
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Gives the groups that the file names, without their prefix."""
+        names = (m.removeprefix(GROUP_PREFIX) for m in self._roles if m.startswith(GROUP_PREFIX))
+        return tuple(sorted(names))
+
     def roles(self, identity: str) -> frozenset[str]:
         """Gives the roles of a certificate's identity; empty where the file does not name it."""
         return frozenset() if identity.startswith(GROUP_PREFIX) else self._roles.get(identity, frozenset())

@@ -97,12 +97,17 @@ class PolicyFiles:
     @cached_property
     def digest(self) -> str:
         """Names the content: hex SHA-256 over names and texts, each with its length before it."""
-        sha = hashlib.sha256()
-        for name in sorted(self.texts):
-            for part in (name.encode(), self.texts[name].encode("utf-8", "surrogatepass")):
-                sha.update(len(part).to_bytes(8, "big"))
-                sha.update(part)
-        return sha.hexdigest()
+        return digest_of(self.texts)
+
+
+def digest_of(texts: Mapping[str, str]) -> str:
+    """Gives the hex SHA-256 over names and texts, each with its length before it, in order of the names."""
+    sha = hashlib.sha256()
+    for name in sorted(texts):
+        for part in (name.encode(), texts[name].encode("utf-8", "surrogatepass")):
+            sha.update(len(part).to_bytes(8, "big"))
+            sha.update(part)
+    return sha.hexdigest()
 
 
 def unwanted_character(line: str) -> tuple[str, str] | None:

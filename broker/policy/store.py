@@ -1,41 +1,52 @@
 """Policy versions in the database, and the policy in force in this process.
 
 Invariants:
-- nothing is stored that `load` refuses, and nothing is served whose files are not those of its digest;
+- nothing is served whose number and digests are not those of its signature, nor anything but the newest;
 - the policy in force is one attribute that moves from a whole policy to a whole policy;
 - a version that cannot be loaded changes nothing here: the last good one stays and the alert is set.
   Reads do not go on under it for long, because the ledger compares the version of each decision with
   the active one;
 - a rule that has ended is out of force at the next refresh, whether the database answers or not; where
   the policy cannot be built without it, none is in force;
+- where nobody can say for too long which version is active, none is in force (`longest`);
 - policies are built in a thread: reads go on meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
+from uuid import UUID
 
 import asyncpg
 
-from broker.database import Connection, connection, queries, transaction, translated
+from broker.database import connection, queries
 from broker.errors import BrokerError, PolicyInvalidError, PolicyUnavailableError
+from broker.policy.bundle import Bundle
 from broker.policy.decision import Policy, load
 from broker.policy.files import PolicyFiles
+from broker.policy.seal import Seals
 
 Q = queries("policy")
 LOG = logging.getLogger(__name__)
 
+MOST_AHEAD = 3
+"""Proposals kept compiled: the one that is about to be approved, and two more."""
+
 
 class PolicyStore:
-    """The versions in the broker's database; writing needs a connection of role broker_admin."""
+    """The versions in the broker's database, for reading; only `publishing` writes them."""
 
-    def __init__(self, pool: asyncpg.Pool) -> None:
-        """Takes a pool of a role that may read policies."""
+    def __init__(self, pool: asyncpg.Pool, seals: Seals) -> None:
+        """Takes a pool of a role that may read policies, and what checks their signatures."""
         self._pool = pool
+        self._seals = seals
 
     async def active_version(self) -> str:
         """Gives the version in force; empty on a new database."""
@@ -43,86 +54,84 @@ class PolicyStore:
             version = await conn.fetchval(Q.active_version)
         return "" if version is None else str(version)
 
-    async def active(self) -> tuple[str, PolicyFiles]:
-        """Gives the version in force and its files.
+    async def active(self) -> tuple[str, Bundle]:
+        """Gives the version in force with its files and tests.
 
         Raises:
             PolicyUnavailableError: no policy is active yet.
-            PolicyInvalidError: the files are not those that were stored under this version.
+            PolicyInvalidError: it is not what was published under this number, or not the newest.
         """
         async with connection(self._pool) as conn:
             row = await conn.fetchrow(Q.active)
         if row is None:
             raise PolicyUnavailableError(cause="no policy is active")
-        files = PolicyFiles.from_mapping(json.loads(row["files"]))
-        if files.digest != row["digest"]:
+        if row["newest"] != row["version"]:  # functions make the newest active, and nothing else
+            raise PolicyInvalidError(
+                [f"policy version {row['version']}: is active though {row['newest']} was published [old]"]
+            )
+        return str(row["version"]), self._checked(row)
+
+    async def version(self, version: int) -> Bundle | None:
+        """Gives the files and tests of any version; None where there is none.
+
+        Raises:
+            PolicyInvalidError: it is not what was published under this number.
+        """
+        async with connection(self._pool) as conn:
+            row = await conn.fetchrow(Q.version, version)
+        return None if row is None else self._checked(row)
+
+    async def proposed(self, proposal_id: UUID) -> PolicyFiles | None:
+        """Gives the files of a proposal, to compile them ahead; None where there is none."""
+        async with connection(self._pool) as conn:
+            row = await conn.fetchrow(Q.proposed_files, proposal_id)
+        return None if row is None else PolicyFiles.from_mapping(json.loads(row["files"]))
+
+    async def report(self, worker: str, version: int, guard: str | None) -> None:
+        """Says which version this worker has, and through which guard it reads where that was looked at."""
+        async with connection(self._pool) as conn:
+            await conn.execute(Q.report_worker, worker, version, guard)
+
+    def _checked(self, row: asyncpg.Record) -> Bundle:
+        self._seals.check(row["signature"], row["version"], row["digest"], row["tests_digest"])
+        bundle = Bundle.of(PolicyFiles.from_mapping(json.loads(row["files"])), json.loads(row["tests"]))
+        if (bundle.files.digest, bundle.tests_digest) != (row["digest"], row["tests_digest"]):
             raise PolicyInvalidError(
                 [f"policy version {row['version']}: its files have another digest than its row [digest]"]
             )
-        return str(row["version"]), files
-
-    async def activate(
-        self, files: PolicyFiles, loaded_by: str, conn: Connection, *, expected: str | None = None
-    ) -> str:
-        """Stores a policy and makes it the active one, within the caller's transaction.
-
-        Args:
-            files: checked here again, in a thread; a caller that has not loaded them gets no further.
-            loaded_by: who does this, for the record.
-            conn: of role broker_admin, in a transaction that also appends the ledger event.
-            expected: the version that the caller thinks is active; None: whichever is.
-
-        Returns:
-            The new version.
-
-        Raises:
-            PolicyInvalidError: the files are no policy.
-            PolicyUnavailableError: another version than expected is active.
-        """
-        await asyncio.to_thread(load, files, "candidate")
-        with translated():
-            version = await conn.fetchval(
-                Q.activate, _as_json(files), files.digest, loaded_by, int(expected) if expected else None
-            )
-        if version is None:
-            raise PolicyUnavailableError(cause="another version than expected is active")
-        return str(version)
-
-    async def bootstrap(
-        self, files: PolicyFiles, loaded_by: str, conn: Connection | None = None
-    ) -> tuple[str, bool]:
-        """Activates a policy on a new database, and only there.
-
-        Returns:
-            The version in force, and whether it is these files that were just activated.
-
-        Raises:
-            PolicyInvalidError: the files are no policy.
-        """
-        await asyncio.to_thread(load, files, "candidate")
-        arguments = (_as_json(files), files.digest, loaded_by)
-        if conn is not None:
-            with translated():
-                row = await conn.fetchrow(Q.bootstrap, *arguments)
-        else:
-            async with transaction(self._pool) as own:
-                row = await own.fetchrow(Q.bootstrap, *arguments)
-        if row is None:  # the function gives one row, always
-            raise PolicyUnavailableError(cause="bootstrap gave no version")
-        return str(row["version"]), bool(row["created"])
+        return bundle
 
 
 class PolicyHolder:
     """The policy in force in this process."""
 
-    def __init__(self, store: PolicyStore, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        """Takes where versions come from and the clock that ends rules; holds nothing until `refresh`."""
+    def __init__(
+        self,
+        store: PolicyStore,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        *,
+        longest: float | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Takes where versions come from; holds nothing until `refresh`.
+
+        Args:
+            store: of the versions.
+            now: the clock that ends rules.
+            longest: seconds that a policy stays in force without a look that found it to be the active
+                one; None: for ever, for those who must be able to mend what is wrong.
+            monotonic: seconds that only count up.
+        """
         self._store = store
         self._now = now
+        self._longest = longest
+        self._monotonic = monotonic
         self._files: PolicyFiles | None = None  # of the policy in force
         self._followers: list[Callable[[Policy], None]] = []
         self._policy: Policy | None = None
         self._task: asyncio.Task[None] | None = None
+        self._ahead: dict[str, asyncio.Task[Policy]] = {}  # by digest: proposals, compiled or on the way
+        self._confirmed = float("-inf")  # when the last look began that found our version in force
         self._asked = 0  # grows with every refresh; a round that began before is not enough
         self.alert = ""
         """Why the active version is not the one in force here; empty when all is well."""
@@ -132,10 +141,13 @@ class PolicyHolder:
         """Gives the policy in force; take it once per decision.
 
         Raises:
-            PolicyUnavailableError: none has been loaded yet.
+            PolicyUnavailableError: none has been loaded yet, or for too long nobody could say whether it is
+                still the one.
         """
         if self._policy is None:
             raise PolicyUnavailableError(cause=self.alert or "no policy is loaded")
+        if self._longest is not None and self._monotonic() - self._confirmed > self._longest:
+            raise PolicyUnavailableError(cause="the version in force cannot be confirmed")
         return self._policy
 
     def follow(self, follower: Callable[[Policy], None]) -> None:
@@ -160,6 +172,23 @@ class PolicyHolder:
         # Shielded: one caller that goes away must not end the refresh of the others.
         await asyncio.shield(self._task)
 
+    async def prepare(self, proposal_id: UUID) -> None:
+        """Compiles a proposal, so that its approval has nothing to wait for; never raises.
+
+        What is kept decides nothing: it is taken only where an active version has the very same files.
+        """
+        try:
+            files = await self._store.proposed(proposal_id)
+            if files is None or files.digest in self._ahead:
+                return
+            while len(self._ahead) >= MOST_AHEAD:
+                self._ahead.pop(next(iter(self._ahead)))
+            work = asyncio.to_thread(load, files, "ahead", today=self._now().date())
+            self._ahead[files.digest] = asyncio.create_task(work)
+            await self._ahead[files.digest]
+        except Exception as exc:  # noqa: BLE001 - it is only a wish
+            LOG.info("a proposal is not compiled ahead", extra={"reason": type(exc).__name__})
+
     async def _rounds(self) -> None:
         answered = -1
         while answered != self._asked:
@@ -176,14 +205,27 @@ class PolicyHolder:
                 self.alert = ""
 
     async def _round(self) -> None:
+        began = self._monotonic()
         await self._end_rules()
         if self._policy is not None and await self._store.active_version() == self._policy.version:
+            self._confirmed = began
             return
-        version, files = await self._store.active()
+        version, bundle = await self._store.active()
         if self._policy is not None and int(version) < int(self._policy.version):
             # Version numbers only grow; an older one is an old replica or a restored database.
             raise PolicyUnavailableError(cause=f"the active version went back to {version}")
-        self._put(files, await asyncio.to_thread(load, files, version, today=self._now().date()))
+        self._put(bundle.files, await self._compiled(bundle.files, version))
+        self._confirmed = began
+
+    async def _compiled(self, files: PolicyFiles, version: str) -> Policy:
+        """Compiles files, or takes what was compiled while they were a proposal."""
+        today = self._now().date()
+        if ahead := self._ahead.get(files.digest):
+            with contextlib.suppress(Exception):  # then as if nobody had tried
+                policy = await asyncio.shield(ahead)
+                if policy.today == today:
+                    return replace(policy, version=version)
+        return await asyncio.to_thread(load, files, version, today=today)
 
     async def _end_rules(self) -> None:
         """Takes rules that have ended out of force; first of all, because it needs no database."""
@@ -211,7 +253,3 @@ class PolicyHolder:
             # Before the first policy there is nothing to be alarmed about: a new database has none yet.
             LOG.log(logging.ERROR if self.loaded else logging.INFO, "policy alert", extra={"finding": text})
         self.alert = text
-
-
-def _as_json(files: PolicyFiles) -> str:
-    return json.dumps(dict(files.texts), ensure_ascii=False)

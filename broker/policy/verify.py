@@ -32,7 +32,7 @@ START_WORK = 80_000
 """Rules that Casbin may look at while a broker starts: some 0.2 s, for a start within 2 s."""
 
 THOROUGH_WORK = 6_000_000
-"""Rules that Casbin may look at in `broker policy load`: some 15 s."""
+"""Rules that Casbin may look at in `broker policy check` and `propose`: some 5 s."""
 
 LEAST_SAMPLE = 8
 """Fewest points, however many rules there are."""
@@ -40,7 +40,7 @@ LEAST_SAMPLE = 8
 PARSING = 25
 """What Casbin's parsing of the matcher costs at each question, in rules looked at."""
 
-MAX_SAMPLE = 10_000
+MAX_SAMPLE = 4_000
 """Most points of a sample."""
 
 MAX_ROLES_AT_ONCE = 4

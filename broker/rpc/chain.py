@@ -143,6 +143,7 @@ class Method(Generic[Q, A]):
     request: type[Q]
     answer: type[A]
     handle: Callable[[Call, Q], Awaitable[A]]
+    seconds: float = 0.0  # how long it may take, where that is longer than calls usually may
 
 
 class Gate(Protocol):
@@ -189,7 +190,7 @@ class Chain:
         """Makes the handler of a unary method; it gets bytes, so that parsing is ours."""
 
         async def handler(_: Any, context: Context) -> bytes:
-            return await self(method, context, self._one, self._call_timeout)
+            return await self(method, context, self._one, max(self._call_timeout, method.seconds))
 
         return grpc.stream_unary_rpc_method_handler(handler)
 

@@ -24,11 +24,11 @@ from broker.access import (
 )
 from broker.authn import AgentVerifier, Authenticator, RevokedSerials, SteadyClock, ToolVerifier, open_sources
 from broker.database import open_pool
-from broker.errors import BrokerError, PolicyUnavailableError, StartupError
+from broker.errors import BrokerError, StartupError
 from broker.grants import GrantTokens
 from broker.keys import SigningKeys
 from broker.ledger import DenialRate, EventIds, GrantStore, Ledger
-from broker.policy.store import PolicyHolder, PolicyStore
+from broker.policy.store import PolicyHolder
 from broker.policy.tally import Tally
 from broker.records import READER_SETTINGS, RecordReader
 from broker.rpc.access import METHOD_NAMES, AccessService
@@ -36,6 +36,7 @@ from broker.rpc.chain import Chain
 from broker.rpc.gates import AccessGate
 from broker.rpc.limits import PeerLimits
 from broker.server.parts import close, open_telemetry, record_rest, sign_root, until_there
+from broker.server.policies import WorkerReport, open_worker_policies
 from broker.server.ports import Port, authorities_of
 from broker.server.worker import Report
 from broker.settings import Settings
@@ -81,8 +82,7 @@ async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
         telemetry = await open_telemetry(settings.dsn, metrics, stack, report, stop)
 
         keys = SigningKeys(settings.keys_dir, clock)
-        holder = PolicyHolder(PolicyStore(pool))
-        await until_there("policy", partial(_first_policy, holder), report, stop)
+        store, holder = await open_worker_policies(pool, settings, keys, stack, report, stop)
         records = RecordReader(reader_pool, holder.current.catalog)
         holder.follow(lambda policy: records.use(policy.catalog))
         await until_there("records guard", records.verify_role, report, stop)
@@ -105,7 +105,7 @@ async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
         opened = OpenGrants(lambda: datetime.fromtimestamp(clock(), UTC))
         shadow = Tally()
         await stack.enter_async_context(Shadowing(settings.dsn, shadow))
-        store = GrantStore(pool)
+        grants = GrantStore(pool)
         tokens = GrantTokens(keys, settings.issuer, clock)
         access = Access(
             creation=GrantCreation(
@@ -127,7 +127,7 @@ async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
                 tickets=tickets,
                 disclosure=disclosure,
                 ledger=ledger,
-                store=store,
+                store=grants,
                 tokens=tokens,
                 refusals=refusals,
                 ids=ids,
@@ -136,7 +136,7 @@ async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
                 audience=settings.issuer,
             ),
             tickets=tickets,
-            store=store,
+            store=grants,
             ids=ids,
             opened=opened,
         )
@@ -170,7 +170,19 @@ async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
             port.add_reflection()
         await port.start()
 
-        await _watch(port, holder, records, ledger, tickets, refusals, metrics, settings, report, stop)
+        await _watch(
+            port,
+            holder,
+            WorkerReport(store, holder, records),
+            records,
+            ledger,
+            tickets,
+            refusals,
+            metrics,
+            settings,
+            report,
+            stop,
+        )
 
         report("draining")
         await port.drain(settings.drain_seconds)
@@ -181,6 +193,7 @@ async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
 async def _watch(
     port: Port,
     holder: PolicyHolder,
+    reporting: WorkerReport,
     records: RecordReader,
     ledger: Ledger,
     tickets: Tickets,
@@ -196,6 +209,7 @@ async def _watch(
     while not stop.is_set():
         await holder.refresh()
         metrics.policy_alert.set(1 if holder.alert else 0)
+        await reporting.say()
         # The guard's own check asks the catalogs: too much for a second, unless calls wait for its end.
         if guard_trouble or time.monotonic() >= verify_at:
             guard_trouble = await _guard_trouble(records)
@@ -240,9 +254,3 @@ async def _trouble(ledger: Ledger, tickets: Tickets, settings: Settings, metrics
     silent = [feed.feed_id for feed in settings.feeds if feed.feed_id not in fresh]
     metrics.feed_stale.set(bool(silent))
     return f"feed {silent[0]}: stale" if silent else ""
-
-
-async def _first_policy(holder: PolicyHolder) -> None:
-    await holder.refresh()
-    if not holder.loaded:
-        raise PolicyUnavailableError(cause=holder.alert)

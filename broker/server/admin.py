@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import partial
@@ -14,7 +13,6 @@ import asyncpg
 from google.protobuf.empty_pb2 import Empty
 
 from broker.access import Refusals
-from broker.activation import bootstrap
 from broker.audit.disclosures import keep_up
 from broker.authn import PersonVerifier, RevokedSerials, SteadyClock, ToolVerifier, open_sources
 from broker.containment import Containment
@@ -22,23 +20,17 @@ from broker.database import connection, open_pool, queries
 from broker.errors import (
     AdminDeniedError,
     BrokerError,
-    PolicyInvalidError,
-    PolicyUnavailableError,
     StartupError,
 )
 from broker.keys import LogKeyFolder, SigningKeys
 from broker.ledger import ADMIN_DOOR, DenialRate, EventIds, Ledger
-from broker.policy import AdminTable, PolicyFiles
-from broker.policy.admin import read_admin
-from broker.policy.files import ADMIN
-from broker.policy.findings import Findings
-from broker.policy.store import PolicyHolder, PolicyStore
+from broker.policy.store import PolicyHolder
 from broker.rpc.admin import METHOD_NAMES, ContainmentService, TicketFeedService
 from broker.rpc.chain import Call, Chain, Method
 from broker.rpc.gates import AdminGate
 from broker.rpc.limits import PeerLimits
-from broker.rpc.policy import PolicyService
 from broker.server.parts import close, open_telemetry, record_rest, sign_root, until_there
+from broker.server.policies import listen, open_admin_policies, tell_of_missing
 from broker.server.ports import Port, authorities_of, registered
 from broker.server.worker import Report
 from broker.settings import Settings
@@ -90,12 +82,11 @@ async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
         telemetry = await open_telemetry(settings.admin_dsn, metrics, stack, report, stop)
 
         ids = EventIds()
-        store = PolicyStore(pool)
-        await until_there("policy", partial(_bootstrap, store, pool, ids, settings), report, stop)
-        holder = PolicyHolder(store)
-        await until_there("policy", partial(_first_policy, holder), report, stop)
-
         keys = SigningKeys(settings.keys_dir, clock)
+        policies = await open_admin_policies(pool, settings, ids, keys, clock, report, stop)
+        holder = policies.holder
+        listen(settings.admin_dsn, holder, "broker-admin", stack)
+
         ledger = Ledger(pool, partial(sign_root, keys, clock), door=ADMIN_DOOR)
         refusals = Refusals(ledger, ids, DenialRate(settings.denial_events_per_minute, time.monotonic))
         verifier = ToolVerifier(
@@ -128,10 +119,10 @@ async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
         )
         methods = (
             *ContainmentService(containment, lambda: datetime.now(UTC)).methods(),
-            *PolicyService(lambda: holder.current).methods(),
+            *policies.service.methods(),
             *feed.methods(),
         )
-        _check_table(holder.current.admin, registered((*methods, *feed.streams())))
+        tell_of_missing(holder.current.admin, registered((*methods, *feed.streams())))
         port = Port("admin", settings.admin, chain)
         port.add(methods, feed.streams())
         port.deny_others(Method("/broker.v1.Unknown/Unknown", Empty, Empty, _denied))
@@ -219,38 +210,6 @@ async def _keep_house(pool: asyncpg.Pool) -> float:
         log.exception("housekeeping failed")
         return HOUSEKEEPING_RETRY
     return 0.0 if forgotten else HOUSEKEEPING
-
-
-def _check_table(table: AdminTable, names: Sequence[str]) -> None:
-    """Refuses a table that leaves open who may call an RPC.
-
-    Raises:
-        StartupError: names what is missing.
-    """
-    if missing := table.missing(names):
-        raise StartupError(f"admin.csv has no row for {', '.join(missing)}; add who may call it")
-
-
-async def _bootstrap(store: PolicyStore, pool: asyncpg.Pool, ids: EventIds, settings: Settings) -> None:
-    """Activates the files of `policies_dir` on an empty database, and only there."""
-    if await store.active_version():
-        return
-    try:
-        files = PolicyFiles.from_directory(settings.policies_dir)
-        # Before it is active: afterwards the file could be mended, but nobody would read it any more.
-        findings = Findings()
-        table = read_admin(files.texts[ADMIN], findings)
-        if not findings.has(ADMIN):
-            _check_table(table, [f"/{name}" for name in METHOD_NAMES])
-        await bootstrap(pool, ids, files, loaded_by="broker serve")
-    except PolicyInvalidError as exc:
-        raise StartupError(f"policies_dir: the policy is broken\n{exc}") from None
-
-
-async def _first_policy(holder: PolicyHolder) -> None:
-    await holder.refresh()
-    if not holder.loaded and holder.alert:
-        raise PolicyUnavailableError(cause=holder.alert)
 
 
 async def _denied(_call: Call, _request: Empty) -> Empty:

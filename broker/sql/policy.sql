@@ -3,15 +3,23 @@
 SELECT broker.active_policy_version();
 
 -- name: active^
--- Gives the policy in force with its files.
-SELECT v.version, v.digest, v.files::text AS files
+-- Gives the policy in force with its files and tests, and the newest number there is.
+SELECT
+    v.version, v.digest, v.files::text AS files, v.tests::text AS tests, v.tests_digest, v.signature,
+    (SELECT max(n.version) FROM broker.policy_version AS n) AS newest
 FROM broker.policy_active AS a
 JOIN broker.policy_version AS v USING (version);
 
--- name: activate$
--- Stores a policy and makes it the active one, unless another version than expected is active.
-SELECT broker.activate_policy($1::text::jsonb, $2, $3, $4);
+-- name: version^
+-- Gives one version with its files and tests.
+SELECT v.version, v.digest, v.files::text AS files, v.tests::text AS tests, v.tests_digest, v.signature
+FROM broker.policy_version AS v
+WHERE v.version = $1;
 
--- name: bootstrap^
--- Activates a policy on a new database.
-SELECT version, created FROM broker.bootstrap_policy($1::text::jsonb, $2, $3);
+-- name: proposed_files^
+-- Gives the files of a proposal, for compiling them ahead.
+SELECT p.files_digest, p.files::text AS files FROM broker.policy_proposal AS p WHERE p.proposal_id = $1;
+
+-- name: report_worker!
+-- Says which version this worker has, and through which guard it reads.
+SELECT broker.report_policy_worker($1, $2, $3::text::jsonb);

@@ -192,6 +192,66 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Example of an ErrorInfo: `{"reason": "GRANT_NOT_FOUND", "domain": "broker.v1",
     "metadata": {"decision_id": "019ab2f0-7c1e-7000-8000-3f2a9c5d1e77"}}`.
     """
+    ERROR_REASON_POLICY_REFUSED: _ErrorReason.ValueType  # 29
+    """FAILED_PRECONDITION: The policy fails its examination and cannot come into force; see the report.
+
+    Example of an ErrorInfo: `{"reason": "POLICY_REFUSED", "domain": "broker.v1",
+    "metadata": {"decision_id": "019ab2f0-7c1e-7000-8000-3f2a9c5d1e77"}}`.
+    """
+    ERROR_REASON_PROPOSAL_NOT_FOUND: _ErrorReason.ValueType  # 30
+    """NOT_FOUND: No proposal has that id.
+
+    Example of an ErrorInfo: `{"reason": "PROPOSAL_NOT_FOUND", "domain": "broker.v1",
+    "metadata": {"decision_id": "019ab2f0-7c1e-7000-8000-3f2a9c5d1e77"}}`.
+    """
+    ERROR_REASON_PROPOSAL_ENDED: _ErrorReason.ValueType  # 31
+    """FAILED_PRECONDITION: The proposal does not wait any more; metadata `state` says what became of it.
+
+    Example of an ErrorInfo: `{"reason": "PROPOSAL_ENDED", "domain": "broker.v1",
+    "metadata": {"decision_id": "019ab2f0-7c1e-7000-8000-3f2a9c5d1e77"}}`.
+    """
+    ERROR_REASON_PROPOSAL_OVERTAKEN: _ErrorReason.ValueType  # 32
+    """FAILED_PRECONDITION: Another version came into force since; look at it, then propose again.
+
+    Example of an ErrorInfo: `{"reason": "PROPOSAL_OVERTAKEN", "domain": "broker.v1",
+    "metadata": {"decision_id": "019ab2f0-7c1e-7000-8000-3f2a9c5d1e77"}}`.
+    """
+    ERROR_REASON_PROPOSAL_DIGEST: _ErrorReason.ValueType  # 33
+    """FAILED_PRECONDITION: The digest is not the proposal's; approve what you have looked at.
+
+    Example of an ErrorInfo: `{"reason": "PROPOSAL_DIGEST", "domain": "broker.v1",
+    "metadata": {"decision_id": "019ab2f0-7c1e-7000-8000-3f2a9c5d1e77"}}`.
+    """
+    ERROR_REASON_PROPOSALS_FULL: _ErrorReason.ValueType  # 34
+    """RESOURCE_EXHAUSTED: Too many proposals wait; approve, reject or withdraw some.
+
+    Example of an ErrorInfo: `{"reason": "PROPOSALS_FULL", "domain": "broker.v1",
+    "metadata": {"decision_id": "019ab2f0-7c1e-7000-8000-3f2a9c5d1e77"}}`.
+    """
+    ERROR_REASON_SECOND_PERSON_NEEDED: _ErrorReason.ValueType  # 35
+    """PERMISSION_DENIED: Another person must approve this; its author cannot.
+
+    Example of an ErrorInfo: `{"reason": "SECOND_PERSON_NEEDED", "domain": "broker.v1",
+    "metadata": {"decision_id": "019ab2f0-7c1e-7000-8000-3f2a9c5d1e77"}}`.
+    """
+    ERROR_REASON_NOT_AUTHOR: _ErrorReason.ValueType  # 36
+    """PERMISSION_DENIED: Only its author may do that with a proposal; you may reject it.
+
+    Example of an ErrorInfo: `{"reason": "NOT_AUTHOR", "domain": "broker.v1",
+    "metadata": {"decision_id": "019ab2f0-7c1e-7000-8000-3f2a9c5d1e77"}}`.
+    """
+    ERROR_REASON_VERSION_NOT_FOUND: _ErrorReason.ValueType  # 37
+    """NOT_FOUND: No version of the policy has that number.
+
+    Example of an ErrorInfo: `{"reason": "VERSION_NOT_FOUND", "domain": "broker.v1",
+    "metadata": {"decision_id": "019ab2f0-7c1e-7000-8000-3f2a9c5d1e77"}}`.
+    """
+    ERROR_REASON_GUARD_BEHIND: _ErrorReason.ValueType  # 38
+    """FAILED_PRECONDITION: The installed guard does not cover this catalog; run `broker records install` with it first.
+
+    Example of an ErrorInfo: `{"reason": "GUARD_BEHIND", "domain": "broker.v1",
+    "metadata": {"decision_id": "019ab2f0-7c1e-7000-8000-3f2a9c5d1e77"}}`.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Names why a call was refused: the `reason` of google.rpc.ErrorInfo, without the prefix.
@@ -367,6 +427,66 @@ ERROR_REASON_GRANT_NOT_FOUND: ErrorReason.ValueType  # 28
 """NOT_FOUND: No grant of yours has that id.
 
 Example of an ErrorInfo: `{"reason": "GRANT_NOT_FOUND", "domain": "broker.v1",
+"metadata": {"decision_id": "019ab2f0-7c1e-7000-8000-3f2a9c5d1e77"}}`.
+"""
+ERROR_REASON_POLICY_REFUSED: ErrorReason.ValueType  # 29
+"""FAILED_PRECONDITION: The policy fails its examination and cannot come into force; see the report.
+
+Example of an ErrorInfo: `{"reason": "POLICY_REFUSED", "domain": "broker.v1",
+"metadata": {"decision_id": "019ab2f0-7c1e-7000-8000-3f2a9c5d1e77"}}`.
+"""
+ERROR_REASON_PROPOSAL_NOT_FOUND: ErrorReason.ValueType  # 30
+"""NOT_FOUND: No proposal has that id.
+
+Example of an ErrorInfo: `{"reason": "PROPOSAL_NOT_FOUND", "domain": "broker.v1",
+"metadata": {"decision_id": "019ab2f0-7c1e-7000-8000-3f2a9c5d1e77"}}`.
+"""
+ERROR_REASON_PROPOSAL_ENDED: ErrorReason.ValueType  # 31
+"""FAILED_PRECONDITION: The proposal does not wait any more; metadata `state` says what became of it.
+
+Example of an ErrorInfo: `{"reason": "PROPOSAL_ENDED", "domain": "broker.v1",
+"metadata": {"decision_id": "019ab2f0-7c1e-7000-8000-3f2a9c5d1e77"}}`.
+"""
+ERROR_REASON_PROPOSAL_OVERTAKEN: ErrorReason.ValueType  # 32
+"""FAILED_PRECONDITION: Another version came into force since; look at it, then propose again.
+
+Example of an ErrorInfo: `{"reason": "PROPOSAL_OVERTAKEN", "domain": "broker.v1",
+"metadata": {"decision_id": "019ab2f0-7c1e-7000-8000-3f2a9c5d1e77"}}`.
+"""
+ERROR_REASON_PROPOSAL_DIGEST: ErrorReason.ValueType  # 33
+"""FAILED_PRECONDITION: The digest is not the proposal's; approve what you have looked at.
+
+Example of an ErrorInfo: `{"reason": "PROPOSAL_DIGEST", "domain": "broker.v1",
+"metadata": {"decision_id": "019ab2f0-7c1e-7000-8000-3f2a9c5d1e77"}}`.
+"""
+ERROR_REASON_PROPOSALS_FULL: ErrorReason.ValueType  # 34
+"""RESOURCE_EXHAUSTED: Too many proposals wait; approve, reject or withdraw some.
+
+Example of an ErrorInfo: `{"reason": "PROPOSALS_FULL", "domain": "broker.v1",
+"metadata": {"decision_id": "019ab2f0-7c1e-7000-8000-3f2a9c5d1e77"}}`.
+"""
+ERROR_REASON_SECOND_PERSON_NEEDED: ErrorReason.ValueType  # 35
+"""PERMISSION_DENIED: Another person must approve this; its author cannot.
+
+Example of an ErrorInfo: `{"reason": "SECOND_PERSON_NEEDED", "domain": "broker.v1",
+"metadata": {"decision_id": "019ab2f0-7c1e-7000-8000-3f2a9c5d1e77"}}`.
+"""
+ERROR_REASON_NOT_AUTHOR: ErrorReason.ValueType  # 36
+"""PERMISSION_DENIED: Only its author may do that with a proposal; you may reject it.
+
+Example of an ErrorInfo: `{"reason": "NOT_AUTHOR", "domain": "broker.v1",
+"metadata": {"decision_id": "019ab2f0-7c1e-7000-8000-3f2a9c5d1e77"}}`.
+"""
+ERROR_REASON_VERSION_NOT_FOUND: ErrorReason.ValueType  # 37
+"""NOT_FOUND: No version of the policy has that number.
+
+Example of an ErrorInfo: `{"reason": "VERSION_NOT_FOUND", "domain": "broker.v1",
+"metadata": {"decision_id": "019ab2f0-7c1e-7000-8000-3f2a9c5d1e77"}}`.
+"""
+ERROR_REASON_GUARD_BEHIND: ErrorReason.ValueType  # 38
+"""FAILED_PRECONDITION: The installed guard does not cover this catalog; run `broker records install` with it first.
+
+Example of an ErrorInfo: `{"reason": "GUARD_BEHIND", "domain": "broker.v1",
 "metadata": {"decision_id": "019ab2f0-7c1e-7000-8000-3f2a9c5d1e77"}}`.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -23,19 +23,80 @@ _sym_db = _symbol_database.Default()
 
 
 from broker.v1 import common_pb2 as broker_dot_v1_dot_common__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x62roker/v1/policy_service.proto\x12\tbroker.v1\x1a\x16\x62roker/v1/common.proto\"\x0f\n\rWhoAmIRequest\"\x92\x01\n\x0eWhoAmIResponse\x12#\n\x06person\x18\x01 \x01(\x0b\x32\x13.broker.v1.AgentRef\x12\x0e\n\x06groups\x18\x02 \x03(\t\x12\r\n\x05roles\x18\x03 \x03(\t\x12\x13\n\x0b\x63\x65rtificate\x18\x04 \x01(\t\x12\x0f\n\x07methods\x18\x05 \x03(\t\x12\x16\n\x0epolicy_version\x18\x06 \x01(\t2N\n\rPolicyService\x12=\n\x06WhoAmI\x12\x18.broker.v1.WhoAmIRequest\x1a\x19.broker.v1.WhoAmIResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x62roker/v1/policy_service.proto\x12\tbroker.v1\x1a\x16\x62roker/v1/common.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0f\n\rWhoAmIRequest\"\x92\x01\n\x0eWhoAmIResponse\x12#\n\x06person\x18\x01 \x01(\x0b\x32\x13.broker.v1.AgentRef\x12\x0e\n\x06groups\x18\x02 \x03(\t\x12\r\n\x05roles\x18\x03 \x03(\t\x12\x13\n\x0b\x63\x65rtificate\x18\x04 \x01(\t\x12\x0f\n\x07methods\x18\x05 \x03(\t\x12\x16\n\x0epolicy_version\x18\x06 \x01(\t\"\xd0\x01\n\x0cPolicyBundle\x12\x31\n\x05\x66iles\x18\x01 \x03(\x0b\x32\".broker.v1.PolicyBundle.FilesEntry\x12\x31\n\x05tests\x18\x02 \x03(\x0b\x32\".broker.v1.PolicyBundle.TestsEntry\x1a,\n\nFilesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a,\n\nTestsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"e\n\x0b\x45xamination\x12\x10\n\x08refusals\x18\x01 \x03(\t\x12\x10\n\x08warnings\x18\x02 \x03(\t\x12\x10\n\x08widening\x18\x03 \x03(\t\x12\x11\n\tnarrowing\x18\x04 \x03(\t\x12\r\n\x05\x66\x61\x63ts\x18\x05 \x01(\t\"\xc0\x03\n\x08Proposal\x12\x13\n\x0bproposal_id\x18\x01 \x01(\t\x12\x14\n\x0c\x62\x61se_version\x18\x02 \x01(\t\x12\x18\n\x10restores_version\x18\x03 \x01(\t\x12\x0e\n\x06\x64igest\x18\x04 \x01(\t\x12#\n\x06\x61uthor\x18\x05 \x01(\x0b\x32\x13.broker.v1.AgentRef\x12\x13\n\x0b\x63\x65rtificate\x18\x06 \x01(\t\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x0e\n\x06widens\x18\x08 \x01(\x08\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x05state\x18\x0b \x01(\x0e\x32\x18.broker.v1.ProposalState\x12\'\n\nend_person\x18\x0c \x01(\x0b\x32\x13.broker.v1.AgentRef\x12\x12\n\nend_reason\x18\r \x01(\t\x12,\n\x08\x65nd_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07version\x18\x0f \x01(\t\"\xbb\x02\n\rPolicyVersion\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x14\n\x0ctests_digest\x18\x03 \x01(\t\x12\x0b\n\x03how\x18\x04 \x01(\t\x12\x14\n\x0c\x62\x61se_version\x18\x05 \x01(\t\x12\x18\n\x10restores_version\x18\x06 \x01(\t\x12\x13\n\x0bproposal_id\x18\x07 \x01(\t\x12#\n\x06\x61uthor\x18\x08 \x01(\x0b\x32\x13.broker.v1.AgentRef\x12%\n\x08\x61pprover\x18\t \x01(\x0b\x32\x13.broker.v1.AgentRef\x12\x0e\n\x06reason\x18\n \x01(\t\x12\x14\n\x0cpublished_by\x18\x0b \x01(\t\x12/\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8a\x01\n\x0eProposeRequest\x12\'\n\x06\x62undle\x18\x01 \x01(\x0b\x32\x17.broker.v1.PolicyBundle\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x14\n\x0c\x62\x61se_version\x18\x03 \x01(\t\x12\x16\n\x0ereplaces_tests\x18\x04 \x01(\x08\x12\x11\n\temergency\x18\x05 \x01(\x08\"z\n\x0fProposeResponse\x12%\n\x08proposal\x18\x01 \x01(\x0b\x32\x13.broker.v1.Proposal\x12+\n\x0b\x65xamination\x18\x02 \x01(\x0b\x32\x16.broker.v1.Examination\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x03 \x01(\t\"E\n\x0e\x41pproveRequest\x12\x13\n\x0bproposal_id\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"M\n\x0f\x41pproveResponse\x12%\n\x08proposal\x18\x01 \x01(\x0b\x32\x13.broker.v1.Proposal\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x02 \x01(\t\"4\n\rRejectRequest\x12\x13\n\x0bproposal_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"L\n\x0eRejectResponse\x12%\n\x08proposal\x18\x01 \x01(\x0b\x32\x13.broker.v1.Proposal\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x02 \x01(\t\"6\n\x0fWithdrawRequest\x12\x13\n\x0bproposal_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"N\n\x10WithdrawResponse\x12%\n\x08proposal\x18\x01 \x01(\x0b\x32\x13.broker.v1.Proposal\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x02 \x01(\t\"2\n\x0fRollbackRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"{\n\x10RollbackResponse\x12%\n\x08proposal\x18\x01 \x01(\x0b\x32\x13.broker.v1.Proposal\x12+\n\x0b\x65xamination\x18\x02 \x01(\x0b\x32\x16.broker.v1.Examination\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x03 \x01(\t\"T\n\x14ListProposalsRequest\x12\x15\n\rinclude_ended\x18\x01 \x01(\x08\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"X\n\x15ListProposalsResponse\x12&\n\tproposals\x18\x01 \x03(\x0b\x32\x13.broker.v1.Proposal\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\")\n\x12GetProposalRequest\x12\x13\n\x0bproposal_id\x18\x01 \x01(\t\"\x92\x01\n\x13GetProposalResponse\x12%\n\x08proposal\x18\x01 \x01(\x0b\x32\x13.broker.v1.Proposal\x12\'\n\x06\x62undle\x18\x02 \x01(\x0b\x32\x17.broker.v1.PolicyBundle\x12+\n\x0b\x65xamination\x18\x03 \x01(\x0b\x32\x16.broker.v1.Examination\"<\n\x13ListVersionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"[\n\x14ListVersionsResponse\x12*\n\x08versions\x18\x01 \x03(\x0b\x32\x18.broker.v1.PolicyVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x11GetVersionRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\"N\n\x12GetVersionResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\'\n\x06\x62undle\x18\x02 \x01(\x0b\x32\x17.broker.v1.PolicyBundle\"\x12\n\x10GetStatusRequest\"\x9b\x01\n\x11GetStatusResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x14\n\x0ctests_digest\x18\x03 \x01(\t\x12\r\n\x05\x61lert\x18\x04 \x01(\t\x12(\n\x07workers\x18\x05 \x03(\x0b\x32\x17.broker.v1.PolicyWorker\x12\x16\n\x0eopen_proposals\x18\x06 \x01(\x05\"\x91\x01\n\x0cPolicyWorker\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x30\n\x0c\x63onfirm_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nguard_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xf4\x01\n\rProposalState\x12\x1e\n\x1aPROPOSAL_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13PROPOSAL_STATE_OPEN\x10\x01\x12\x1b\n\x17PROPOSAL_STATE_APPROVED\x10\x02\x12\x18\n\x14PROPOSAL_STATE_ALONE\x10\x03\x12\x1b\n\x17PROPOSAL_STATE_REJECTED\x10\x04\x12\x1c\n\x18PROPOSAL_STATE_WITHDRAWN\x10\x05\x12\x1a\n\x16PROPOSAL_STATE_EXPIRED\x10\x06\x12\x1c\n\x18PROPOSAL_STATE_OVERTAKEN\x10\x07\x32\xa1\x06\n\rPolicyService\x12=\n\x06WhoAmI\x12\x18.broker.v1.WhoAmIRequest\x1a\x19.broker.v1.WhoAmIResponse\x12@\n\x07Propose\x12\x19.broker.v1.ProposeRequest\x1a\x1a.broker.v1.ProposeResponse\x12@\n\x07\x41pprove\x12\x19.broker.v1.ApproveRequest\x1a\x1a.broker.v1.ApproveResponse\x12=\n\x06Reject\x12\x18.broker.v1.RejectRequest\x1a\x19.broker.v1.RejectResponse\x12\x43\n\x08Withdraw\x12\x1a.broker.v1.WithdrawRequest\x1a\x1b.broker.v1.WithdrawResponse\x12\x43\n\x08Rollback\x12\x1a.broker.v1.RollbackRequest\x1a\x1b.broker.v1.RollbackResponse\x12R\n\rListProposals\x12\x1f.broker.v1.ListProposalsRequest\x1a .broker.v1.ListProposalsResponse\x12L\n\x0bGetProposal\x12\x1d.broker.v1.GetProposalRequest\x1a\x1e.broker.v1.GetProposalResponse\x12O\n\x0cListVersions\x12\x1e.broker.v1.ListVersionsRequest\x1a\x1f.broker.v1.ListVersionsResponse\x12I\n\nGetVersion\x12\x1c.broker.v1.GetVersionRequest\x1a\x1d.broker.v1.GetVersionResponse\x12\x46\n\tGetStatus\x12\x1b.broker.v1.GetStatusRequest\x1a\x1c.broker.v1.GetStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'broker.v1.policy_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WHOAMIREQUEST']._serialized_start=69
-  _globals['_WHOAMIREQUEST']._serialized_end=84
-  _globals['_WHOAMIRESPONSE']._serialized_start=87
-  _globals['_WHOAMIRESPONSE']._serialized_end=233
-  _globals['_POLICYSERVICE']._serialized_start=235
-  _globals['_POLICYSERVICE']._serialized_end=313
+  _globals['_POLICYBUNDLE_FILESENTRY']._loaded_options = None
+  _globals['_POLICYBUNDLE_FILESENTRY']._serialized_options = b'8\001'
+  _globals['_POLICYBUNDLE_TESTSENTRY']._loaded_options = None
+  _globals['_POLICYBUNDLE_TESTSENTRY']._serialized_options = b'8\001'
+  _globals['_PROPOSALSTATE']._serialized_start=3179
+  _globals['_PROPOSALSTATE']._serialized_end=3423
+  _globals['_WHOAMIREQUEST']._serialized_start=102
+  _globals['_WHOAMIREQUEST']._serialized_end=117
+  _globals['_WHOAMIRESPONSE']._serialized_start=120
+  _globals['_WHOAMIRESPONSE']._serialized_end=266
+  _globals['_POLICYBUNDLE']._serialized_start=269
+  _globals['_POLICYBUNDLE']._serialized_end=477
+  _globals['_POLICYBUNDLE_FILESENTRY']._serialized_start=387
+  _globals['_POLICYBUNDLE_FILESENTRY']._serialized_end=431
+  _globals['_POLICYBUNDLE_TESTSENTRY']._serialized_start=433
+  _globals['_POLICYBUNDLE_TESTSENTRY']._serialized_end=477
+  _globals['_EXAMINATION']._serialized_start=479
+  _globals['_EXAMINATION']._serialized_end=580
+  _globals['_PROPOSAL']._serialized_start=583
+  _globals['_PROPOSAL']._serialized_end=1031
+  _globals['_POLICYVERSION']._serialized_start=1034
+  _globals['_POLICYVERSION']._serialized_end=1349
+  _globals['_PROPOSEREQUEST']._serialized_start=1352
+  _globals['_PROPOSEREQUEST']._serialized_end=1490
+  _globals['_PROPOSERESPONSE']._serialized_start=1492
+  _globals['_PROPOSERESPONSE']._serialized_end=1614
+  _globals['_APPROVEREQUEST']._serialized_start=1616
+  _globals['_APPROVEREQUEST']._serialized_end=1685
+  _globals['_APPROVERESPONSE']._serialized_start=1687
+  _globals['_APPROVERESPONSE']._serialized_end=1764
+  _globals['_REJECTREQUEST']._serialized_start=1766
+  _globals['_REJECTREQUEST']._serialized_end=1818
+  _globals['_REJECTRESPONSE']._serialized_start=1820
+  _globals['_REJECTRESPONSE']._serialized_end=1896
+  _globals['_WITHDRAWREQUEST']._serialized_start=1898
+  _globals['_WITHDRAWREQUEST']._serialized_end=1952
+  _globals['_WITHDRAWRESPONSE']._serialized_start=1954
+  _globals['_WITHDRAWRESPONSE']._serialized_end=2032
+  _globals['_ROLLBACKREQUEST']._serialized_start=2034
+  _globals['_ROLLBACKREQUEST']._serialized_end=2084
+  _globals['_ROLLBACKRESPONSE']._serialized_start=2086
+  _globals['_ROLLBACKRESPONSE']._serialized_end=2209
+  _globals['_LISTPROPOSALSREQUEST']._serialized_start=2211
+  _globals['_LISTPROPOSALSREQUEST']._serialized_end=2295
+  _globals['_LISTPROPOSALSRESPONSE']._serialized_start=2297
+  _globals['_LISTPROPOSALSRESPONSE']._serialized_end=2385
+  _globals['_GETPROPOSALREQUEST']._serialized_start=2387
+  _globals['_GETPROPOSALREQUEST']._serialized_end=2428
+  _globals['_GETPROPOSALRESPONSE']._serialized_start=2431
+  _globals['_GETPROPOSALRESPONSE']._serialized_end=2577
+  _globals['_LISTVERSIONSREQUEST']._serialized_start=2579
+  _globals['_LISTVERSIONSREQUEST']._serialized_end=2639
+  _globals['_LISTVERSIONSRESPONSE']._serialized_start=2641
+  _globals['_LISTVERSIONSRESPONSE']._serialized_end=2732
+  _globals['_GETVERSIONREQUEST']._serialized_start=2734
+  _globals['_GETVERSIONREQUEST']._serialized_end=2770
+  _globals['_GETVERSIONRESPONSE']._serialized_start=2772
+  _globals['_GETVERSIONRESPONSE']._serialized_end=2850
+  _globals['_GETSTATUSREQUEST']._serialized_start=2852
+  _globals['_GETSTATUSREQUEST']._serialized_end=2870
+  _globals['_GETSTATUSRESPONSE']._serialized_start=2873
+  _globals['_GETSTATUSRESPONSE']._serialized_end=3028
+  _globals['_POLICYWORKER']._serialized_start=3031
+  _globals['_POLICYWORKER']._serialized_end=3176
+  _globals['_POLICYSERVICE']._serialized_start=3426
+  _globals['_POLICYSERVICE']._serialized_end=4227
 # @@protoc_insertion_point(module_scope)

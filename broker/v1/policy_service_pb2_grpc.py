@@ -28,6 +28,10 @@ if _version_not_supported:
 class PolicyServiceStub:
     """Administers the policy: who sees what, and who administers.
 
+    - A proposal is a policy that a person wants to be in force: five files and their tests, examined, with the
+    report of the examination. It waits for seven days.
+    - A version is a policy that is or was in force. Versions are numbered, signed, and never changed.
+
     Served on the admin port, personally: a call carries the client certificate of a console and, in
     `authorization`, the access token of a person; `policies/admin.csv` must allow the method to both. Every
     call is a ledger event that names the person, refused ones too.
@@ -44,10 +48,64 @@ class PolicyServiceStub:
                 request_serializer=broker_dot_v1_dot_policy__service__pb2.WhoAmIRequest.SerializeToString,
                 response_deserializer=broker_dot_v1_dot_policy__service__pb2.WhoAmIResponse.FromString,
                 _registered_method=True)
+        self.Propose = channel.unary_unary(
+                '/broker.v1.PolicyService/Propose',
+                request_serializer=broker_dot_v1_dot_policy__service__pb2.ProposeRequest.SerializeToString,
+                response_deserializer=broker_dot_v1_dot_policy__service__pb2.ProposeResponse.FromString,
+                _registered_method=True)
+        self.Approve = channel.unary_unary(
+                '/broker.v1.PolicyService/Approve',
+                request_serializer=broker_dot_v1_dot_policy__service__pb2.ApproveRequest.SerializeToString,
+                response_deserializer=broker_dot_v1_dot_policy__service__pb2.ApproveResponse.FromString,
+                _registered_method=True)
+        self.Reject = channel.unary_unary(
+                '/broker.v1.PolicyService/Reject',
+                request_serializer=broker_dot_v1_dot_policy__service__pb2.RejectRequest.SerializeToString,
+                response_deserializer=broker_dot_v1_dot_policy__service__pb2.RejectResponse.FromString,
+                _registered_method=True)
+        self.Withdraw = channel.unary_unary(
+                '/broker.v1.PolicyService/Withdraw',
+                request_serializer=broker_dot_v1_dot_policy__service__pb2.WithdrawRequest.SerializeToString,
+                response_deserializer=broker_dot_v1_dot_policy__service__pb2.WithdrawResponse.FromString,
+                _registered_method=True)
+        self.Rollback = channel.unary_unary(
+                '/broker.v1.PolicyService/Rollback',
+                request_serializer=broker_dot_v1_dot_policy__service__pb2.RollbackRequest.SerializeToString,
+                response_deserializer=broker_dot_v1_dot_policy__service__pb2.RollbackResponse.FromString,
+                _registered_method=True)
+        self.ListProposals = channel.unary_unary(
+                '/broker.v1.PolicyService/ListProposals',
+                request_serializer=broker_dot_v1_dot_policy__service__pb2.ListProposalsRequest.SerializeToString,
+                response_deserializer=broker_dot_v1_dot_policy__service__pb2.ListProposalsResponse.FromString,
+                _registered_method=True)
+        self.GetProposal = channel.unary_unary(
+                '/broker.v1.PolicyService/GetProposal',
+                request_serializer=broker_dot_v1_dot_policy__service__pb2.GetProposalRequest.SerializeToString,
+                response_deserializer=broker_dot_v1_dot_policy__service__pb2.GetProposalResponse.FromString,
+                _registered_method=True)
+        self.ListVersions = channel.unary_unary(
+                '/broker.v1.PolicyService/ListVersions',
+                request_serializer=broker_dot_v1_dot_policy__service__pb2.ListVersionsRequest.SerializeToString,
+                response_deserializer=broker_dot_v1_dot_policy__service__pb2.ListVersionsResponse.FromString,
+                _registered_method=True)
+        self.GetVersion = channel.unary_unary(
+                '/broker.v1.PolicyService/GetVersion',
+                request_serializer=broker_dot_v1_dot_policy__service__pb2.GetVersionRequest.SerializeToString,
+                response_deserializer=broker_dot_v1_dot_policy__service__pb2.GetVersionResponse.FromString,
+                _registered_method=True)
+        self.GetStatus = channel.unary_unary(
+                '/broker.v1.PolicyService/GetStatus',
+                request_serializer=broker_dot_v1_dot_policy__service__pb2.GetStatusRequest.SerializeToString,
+                response_deserializer=broker_dot_v1_dot_policy__service__pb2.GetStatusResponse.FromString,
+                _registered_method=True)
 
 
 class PolicyServiceServicer:
     """Administers the policy: who sees what, and who administers.
+
+    - A proposal is a policy that a person wants to be in force: five files and their tests, examined, with the
+    report of the examination. It waits for seven days.
+    - A version is a policy that is or was in force. Versions are numbered, signed, and never changed.
 
     Served on the admin port, personally: a call carries the client certificate of a console and, in
     `authorization`, the access token of a person; `policies/admin.csv` must allow the method to both. Every
@@ -61,6 +119,81 @@ class PolicyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Propose(self, request, context):
+        """Examines a policy and stores it as a proposal; a policy that fails is told why and not stored.
+
+        Takes up to 100 seconds. NOTE: Not idempotent; every call that passes makes a proposal.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Approve(self, request, context):
+        """Brings a proposal into force, for another person than its author. Idempotent for the same person.
+
+        Examines it once more. Returns FAILED_PRECONDITION where the proposal does not wait any more, where
+        another version came into force since, or where the digest is not the proposal's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Reject(self, request, context):
+        """Ends a proposal without bringing it into force.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Withdraw(self, request, context):
+        """Takes one's own proposal back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rollback(self, request, context):
+        """Proposes the content of an old version anew; where that widens nothing, it is in force at once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListProposals(self, request, context):
+        """Lists proposals, newest first; those that wait only, unless asked for all.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetProposal(self, request, context):
+        """Gives a proposal with its files, its tests and its report.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListVersions(self, request, context):
+        """Lists versions, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetVersion(self, request, context):
+        """Gives a version with its files and tests.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetStatus(self, request, context):
+        """Tells which version is in force, and which one every worker has.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PolicyServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -68,6 +201,56 @@ def add_PolicyServiceServicer_to_server(servicer, server):
                     servicer.WhoAmI,
                     request_deserializer=broker_dot_v1_dot_policy__service__pb2.WhoAmIRequest.FromString,
                     response_serializer=broker_dot_v1_dot_policy__service__pb2.WhoAmIResponse.SerializeToString,
+            ),
+            'Propose': grpc.unary_unary_rpc_method_handler(
+                    servicer.Propose,
+                    request_deserializer=broker_dot_v1_dot_policy__service__pb2.ProposeRequest.FromString,
+                    response_serializer=broker_dot_v1_dot_policy__service__pb2.ProposeResponse.SerializeToString,
+            ),
+            'Approve': grpc.unary_unary_rpc_method_handler(
+                    servicer.Approve,
+                    request_deserializer=broker_dot_v1_dot_policy__service__pb2.ApproveRequest.FromString,
+                    response_serializer=broker_dot_v1_dot_policy__service__pb2.ApproveResponse.SerializeToString,
+            ),
+            'Reject': grpc.unary_unary_rpc_method_handler(
+                    servicer.Reject,
+                    request_deserializer=broker_dot_v1_dot_policy__service__pb2.RejectRequest.FromString,
+                    response_serializer=broker_dot_v1_dot_policy__service__pb2.RejectResponse.SerializeToString,
+            ),
+            'Withdraw': grpc.unary_unary_rpc_method_handler(
+                    servicer.Withdraw,
+                    request_deserializer=broker_dot_v1_dot_policy__service__pb2.WithdrawRequest.FromString,
+                    response_serializer=broker_dot_v1_dot_policy__service__pb2.WithdrawResponse.SerializeToString,
+            ),
+            'Rollback': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rollback,
+                    request_deserializer=broker_dot_v1_dot_policy__service__pb2.RollbackRequest.FromString,
+                    response_serializer=broker_dot_v1_dot_policy__service__pb2.RollbackResponse.SerializeToString,
+            ),
+            'ListProposals': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListProposals,
+                    request_deserializer=broker_dot_v1_dot_policy__service__pb2.ListProposalsRequest.FromString,
+                    response_serializer=broker_dot_v1_dot_policy__service__pb2.ListProposalsResponse.SerializeToString,
+            ),
+            'GetProposal': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetProposal,
+                    request_deserializer=broker_dot_v1_dot_policy__service__pb2.GetProposalRequest.FromString,
+                    response_serializer=broker_dot_v1_dot_policy__service__pb2.GetProposalResponse.SerializeToString,
+            ),
+            'ListVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListVersions,
+                    request_deserializer=broker_dot_v1_dot_policy__service__pb2.ListVersionsRequest.FromString,
+                    response_serializer=broker_dot_v1_dot_policy__service__pb2.ListVersionsResponse.SerializeToString,
+            ),
+            'GetVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetVersion,
+                    request_deserializer=broker_dot_v1_dot_policy__service__pb2.GetVersionRequest.FromString,
+                    response_serializer=broker_dot_v1_dot_policy__service__pb2.GetVersionResponse.SerializeToString,
+            ),
+            'GetStatus': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStatus,
+                    request_deserializer=broker_dot_v1_dot_policy__service__pb2.GetStatusRequest.FromString,
+                    response_serializer=broker_dot_v1_dot_policy__service__pb2.GetStatusResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -79,6 +262,10 @@ def add_PolicyServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class PolicyService:
     """Administers the policy: who sees what, and who administers.
+
+    - A proposal is a policy that a person wants to be in force: five files and their tests, examined, with the
+    report of the examination. It waits for seven days.
+    - A version is a policy that is or was in force. Versions are numbered, signed, and never changed.
 
     Served on the admin port, personally: a call carries the client certificate of a console and, in
     `authorization`, the access token of a person; `policies/admin.csv` must allow the method to both. Every
@@ -102,6 +289,276 @@ class PolicyService:
             '/broker.v1.PolicyService/WhoAmI',
             broker_dot_v1_dot_policy__service__pb2.WhoAmIRequest.SerializeToString,
             broker_dot_v1_dot_policy__service__pb2.WhoAmIResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Propose(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.v1.PolicyService/Propose',
+            broker_dot_v1_dot_policy__service__pb2.ProposeRequest.SerializeToString,
+            broker_dot_v1_dot_policy__service__pb2.ProposeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Approve(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.v1.PolicyService/Approve',
+            broker_dot_v1_dot_policy__service__pb2.ApproveRequest.SerializeToString,
+            broker_dot_v1_dot_policy__service__pb2.ApproveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Reject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.v1.PolicyService/Reject',
+            broker_dot_v1_dot_policy__service__pb2.RejectRequest.SerializeToString,
+            broker_dot_v1_dot_policy__service__pb2.RejectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Withdraw(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.v1.PolicyService/Withdraw',
+            broker_dot_v1_dot_policy__service__pb2.WithdrawRequest.SerializeToString,
+            broker_dot_v1_dot_policy__service__pb2.WithdrawResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rollback(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.v1.PolicyService/Rollback',
+            broker_dot_v1_dot_policy__service__pb2.RollbackRequest.SerializeToString,
+            broker_dot_v1_dot_policy__service__pb2.RollbackResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListProposals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.v1.PolicyService/ListProposals',
+            broker_dot_v1_dot_policy__service__pb2.ListProposalsRequest.SerializeToString,
+            broker_dot_v1_dot_policy__service__pb2.ListProposalsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetProposal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.v1.PolicyService/GetProposal',
+            broker_dot_v1_dot_policy__service__pb2.GetProposalRequest.SerializeToString,
+            broker_dot_v1_dot_policy__service__pb2.GetProposalResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.v1.PolicyService/ListVersions',
+            broker_dot_v1_dot_policy__service__pb2.ListVersionsRequest.SerializeToString,
+            broker_dot_v1_dot_policy__service__pb2.ListVersionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.v1.PolicyService/GetVersion',
+            broker_dot_v1_dot_policy__service__pb2.GetVersionRequest.SerializeToString,
+            broker_dot_v1_dot_policy__service__pb2.GetVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.v1.PolicyService/GetStatus',
+            broker_dot_v1_dot_policy__service__pb2.GetStatusRequest.SerializeToString,
+            broker_dot_v1_dot_policy__service__pb2.GetStatusResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -29,6 +29,10 @@ GRPC_VERSION: str
 class PolicyServiceStub:
     """Administers the policy: who sees what, and who administers.
 
+    - A proposal is a policy that a person wants to be in force: five files and their tests, examined, with the
+      report of the examination. It waits for seven days.
+    - A version is a policy that is or was in force. Versions are numbered, signed, and never changed.
+
     Served on the admin port, personally: a call carries the client certificate of a console and, in
     `authorization`, the access token of a person; `policies/admin.csv` must allow the method to both. Every
     call is a ledger event that names the person, refused ones too.
@@ -40,10 +44,41 @@ class PolicyServiceStub:
     def __new__(cls, channel: _aio.Channel) -> PolicyServiceAsyncStub: ...
     WhoAmI: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.WhoAmIRequest, _policy_service_pb2.WhoAmIResponse]
     """Tells who calls and what they may do on the admin port."""
+    Propose: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.ProposeRequest, _policy_service_pb2.ProposeResponse]
+    """Examines a policy and stores it as a proposal; a policy that fails is told why and not stored.
+
+    Takes up to 100 seconds. NOTE: Not idempotent; every call that passes makes a proposal.
+    """
+    Approve: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.ApproveRequest, _policy_service_pb2.ApproveResponse]
+    """Brings a proposal into force, for another person than its author. Idempotent for the same person.
+
+    Examines it once more. Returns FAILED_PRECONDITION where the proposal does not wait any more, where
+    another version came into force since, or where the digest is not the proposal's.
+    """
+    Reject: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.RejectRequest, _policy_service_pb2.RejectResponse]
+    """Ends a proposal without bringing it into force."""
+    Withdraw: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.WithdrawRequest, _policy_service_pb2.WithdrawResponse]
+    """Takes one's own proposal back."""
+    Rollback: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.RollbackRequest, _policy_service_pb2.RollbackResponse]
+    """Proposes the content of an old version anew; where that widens nothing, it is in force at once."""
+    ListProposals: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.ListProposalsRequest, _policy_service_pb2.ListProposalsResponse]
+    """Lists proposals, newest first; those that wait only, unless asked for all."""
+    GetProposal: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.GetProposalRequest, _policy_service_pb2.GetProposalResponse]
+    """Gives a proposal with its files, its tests and its report."""
+    ListVersions: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.ListVersionsRequest, _policy_service_pb2.ListVersionsResponse]
+    """Lists versions, newest first."""
+    GetVersion: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.GetVersionRequest, _policy_service_pb2.GetVersionResponse]
+    """Gives a version with its files and tests."""
+    GetStatus: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.GetStatusRequest, _policy_service_pb2.GetStatusResponse]
+    """Tells which version is in force, and which one every worker has."""
 
 @_typing.type_check_only
 class PolicyServiceAsyncStub(PolicyServiceStub):
     """Administers the policy: who sees what, and who administers.
+
+    - A proposal is a policy that a person wants to be in force: five files and their tests, examined, with the
+      report of the examination. It waits for seven days.
+    - A version is a policy that is or was in force. Versions are numbered, signed, and never changed.
 
     Served on the admin port, personally: a call carries the client certificate of a console and, in
     `authorization`, the access token of a person; `policies/admin.csv` must allow the method to both. Every
@@ -53,9 +88,40 @@ class PolicyServiceAsyncStub(PolicyServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     WhoAmI: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.WhoAmIRequest, _policy_service_pb2.WhoAmIResponse]  # type: ignore[assignment]
     """Tells who calls and what they may do on the admin port."""
+    Propose: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.ProposeRequest, _policy_service_pb2.ProposeResponse]  # type: ignore[assignment]
+    """Examines a policy and stores it as a proposal; a policy that fails is told why and not stored.
+
+    Takes up to 100 seconds. NOTE: Not idempotent; every call that passes makes a proposal.
+    """
+    Approve: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.ApproveRequest, _policy_service_pb2.ApproveResponse]  # type: ignore[assignment]
+    """Brings a proposal into force, for another person than its author. Idempotent for the same person.
+
+    Examines it once more. Returns FAILED_PRECONDITION where the proposal does not wait any more, where
+    another version came into force since, or where the digest is not the proposal's.
+    """
+    Reject: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.RejectRequest, _policy_service_pb2.RejectResponse]  # type: ignore[assignment]
+    """Ends a proposal without bringing it into force."""
+    Withdraw: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.WithdrawRequest, _policy_service_pb2.WithdrawResponse]  # type: ignore[assignment]
+    """Takes one's own proposal back."""
+    Rollback: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.RollbackRequest, _policy_service_pb2.RollbackResponse]  # type: ignore[assignment]
+    """Proposes the content of an old version anew; where that widens nothing, it is in force at once."""
+    ListProposals: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.ListProposalsRequest, _policy_service_pb2.ListProposalsResponse]  # type: ignore[assignment]
+    """Lists proposals, newest first; those that wait only, unless asked for all."""
+    GetProposal: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.GetProposalRequest, _policy_service_pb2.GetProposalResponse]  # type: ignore[assignment]
+    """Gives a proposal with its files, its tests and its report."""
+    ListVersions: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.ListVersionsRequest, _policy_service_pb2.ListVersionsResponse]  # type: ignore[assignment]
+    """Lists versions, newest first."""
+    GetVersion: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.GetVersionRequest, _policy_service_pb2.GetVersionResponse]  # type: ignore[assignment]
+    """Gives a version with its files and tests."""
+    GetStatus: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.GetStatusRequest, _policy_service_pb2.GetStatusResponse]  # type: ignore[assignment]
+    """Tells which version is in force, and which one every worker has."""
 
 class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
     """Administers the policy: who sees what, and who administers.
+
+    - A proposal is a policy that a person wants to be in force: five files and their tests, examined, with the
+      report of the examination. It waits for seven days.
+    - A version is a policy that is or was in force. Versions are numbered, signed, and never changed.
 
     Served on the admin port, personally: a call carries the client certificate of a console and, in
     `authorization`, the access token of a person; `policies/admin.csv` must allow the method to both. Every
@@ -69,5 +135,92 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_policy_service_pb2.WhoAmIResponse, _abc.Awaitable[_policy_service_pb2.WhoAmIResponse]]:
         """Tells who calls and what they may do on the admin port."""
+
+    @_abc_1.abstractmethod
+    def Propose(
+        self,
+        request: _policy_service_pb2.ProposeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.ProposeResponse, _abc.Awaitable[_policy_service_pb2.ProposeResponse]]:
+        """Examines a policy and stores it as a proposal; a policy that fails is told why and not stored.
+
+        Takes up to 100 seconds. NOTE: Not idempotent; every call that passes makes a proposal.
+        """
+
+    @_abc_1.abstractmethod
+    def Approve(
+        self,
+        request: _policy_service_pb2.ApproveRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.ApproveResponse, _abc.Awaitable[_policy_service_pb2.ApproveResponse]]:
+        """Brings a proposal into force, for another person than its author. Idempotent for the same person.
+
+        Examines it once more. Returns FAILED_PRECONDITION where the proposal does not wait any more, where
+        another version came into force since, or where the digest is not the proposal's.
+        """
+
+    @_abc_1.abstractmethod
+    def Reject(
+        self,
+        request: _policy_service_pb2.RejectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.RejectResponse, _abc.Awaitable[_policy_service_pb2.RejectResponse]]:
+        """Ends a proposal without bringing it into force."""
+
+    @_abc_1.abstractmethod
+    def Withdraw(
+        self,
+        request: _policy_service_pb2.WithdrawRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.WithdrawResponse, _abc.Awaitable[_policy_service_pb2.WithdrawResponse]]:
+        """Takes one's own proposal back."""
+
+    @_abc_1.abstractmethod
+    def Rollback(
+        self,
+        request: _policy_service_pb2.RollbackRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.RollbackResponse, _abc.Awaitable[_policy_service_pb2.RollbackResponse]]:
+        """Proposes the content of an old version anew; where that widens nothing, it is in force at once."""
+
+    @_abc_1.abstractmethod
+    def ListProposals(
+        self,
+        request: _policy_service_pb2.ListProposalsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.ListProposalsResponse, _abc.Awaitable[_policy_service_pb2.ListProposalsResponse]]:
+        """Lists proposals, newest first; those that wait only, unless asked for all."""
+
+    @_abc_1.abstractmethod
+    def GetProposal(
+        self,
+        request: _policy_service_pb2.GetProposalRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.GetProposalResponse, _abc.Awaitable[_policy_service_pb2.GetProposalResponse]]:
+        """Gives a proposal with its files, its tests and its report."""
+
+    @_abc_1.abstractmethod
+    def ListVersions(
+        self,
+        request: _policy_service_pb2.ListVersionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.ListVersionsResponse, _abc.Awaitable[_policy_service_pb2.ListVersionsResponse]]:
+        """Lists versions, newest first."""
+
+    @_abc_1.abstractmethod
+    def GetVersion(
+        self,
+        request: _policy_service_pb2.GetVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.GetVersionResponse, _abc.Awaitable[_policy_service_pb2.GetVersionResponse]]:
+        """Gives a version with its files and tests."""
+
+    @_abc_1.abstractmethod
+    def GetStatus(
+        self,
+        request: _policy_service_pb2.GetStatusRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.GetStatusResponse, _abc.Awaitable[_policy_service_pb2.GetStatusResponse]]:
+        """Tells which version is in force, and which one every worker has."""
 
 def add_PolicyServiceServicer_to_server(servicer: PolicyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

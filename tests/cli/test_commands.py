@@ -266,26 +266,19 @@ class TestFeed:
 
 
 class TestPolicy:
-    def test_check_and_load(self, broker, company, monkeypatch):
-        """A good policy is loaded under the next version; nothing else is."""
+    def test_check(self, broker, company, monkeypatch):
+        """A good policy is counted."""
         # Without the seconds of comparing it thoroughly, which tests/policy does.
         monkeypatch.setattr("broker.policy.load", lambda files, version, **_: load(files, version))
-        folder = company.layout.policies
-        assert broker("policy", "check", folder, "--json").data["rules"] > 10
-        before = int(broker("policy", "load", folder, "--json").data["version"])
-        assert (
-            int(broker("policy", "load", folder, "--expect", before, "--json").data["version"]) == before + 1
-        )
-        said = broker("policy", "load", folder, "--expect", before)
-        assert (said.code, f"another version than {before}" in said.err) == (1, True)
-        assert broker("policy", "load", folder, "--expect", "x").code == 2
+
+        assert broker("policy", "check", company.layout.policies, "--json").data["rules"] > 10
 
     def test_findings_name_file_and_line(self, broker, tmp_path, company):
         """A broken policy changes nothing and every finding is shown."""
         shutil.copytree(company.layout.policies, tmp_path, dirs_exist_ok=True)
         rules = tmp_path / "policy.csv"
         rules.write_text(rules.read_text().replace(", allow\n", ", Allow\n", 1))
-        said = broker("policy", "load", tmp_path)
+        said = broker("policy", "check", tmp_path)
 
         assert said.code == 1
         assert re.search(r"policy\.csv:\d+:", said.err)

@@ -18,6 +18,7 @@ from broker.database import open_pool
 from broker.dev.postgres import EmbeddedPostgres
 from broker.ledger import Event, EventIds, EventKind, GrantAppend, Ledger, ReadAppend, head, rest_of
 from tests.conftest import TEMPLATE, Database
+from tests.published import force
 
 FILES = dict.fromkeys(("model.conf", "policy.csv", "catalog.yaml", "limits.yaml", "admin.csv"), "x")
 TOOL = "spiffe://test/tool/desk"
@@ -208,11 +209,7 @@ class Ground:
 
     async def activate(self) -> int:
         """Makes a new version of the policy active."""
-        return await self.conn.fetchval(
-            "SELECT broker.activate_policy($1::text::jsonb, $2, 'tests', NULL)",
-            json.dumps({**FILES, "policy.csv": uuid.uuid4().hex}),
-            "0" * 64,
-        )
+        return await force(self.conn, {**FILES, "policy.csv": uuid.uuid4().hex}, "0" * 64)
 
 
 @asynccontextmanager

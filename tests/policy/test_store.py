@@ -3,15 +3,21 @@
 import asyncio
 import json
 import threading
+import time
 from datetime import UTC, date, datetime, timedelta
 
 import asyncpg
 import pytest
 
-from broker.database import open_pool, transaction
-from broker.errors import PolicyInvalidError, PolicyUnavailableError
+from broker.database import open_pool
+from broker.errors import LedgerUnavailableError, PolicyInvalidError, PolicyUnavailableError
+from broker.ledger import EventIds
 from broker.policy import PolicyHolder, PolicyStore, load, store
+from broker.policy.bundle import Bundle
+from broker.publishing import Founding
 from tests.policy.sample import FACTS, RULES, TEXTS, edited, files
+from tests.published import ISSUER, activate, force, force_signed, keys, seals
+from tests.published import store as store_of
 
 TIER1 = frozenset({"tier1"})
 OPEN = edited("policy.csv", "contact, masked, allow", "contact, clear, allow")
@@ -33,12 +39,6 @@ async def access(database):
     await pool.close()
 
 
-async def activate(pool, policy, **options):
-    """Activates a policy in a transaction of its own."""
-    async with transaction(pool) as conn:
-        return await PolicyStore(pool).activate(policy, "tester", conn, **options)
-
-
 def email_level(holder):
     """Gives what tier 1 sees of an e-mail address."""
     return holder.current.decide(TIER1, FACTS, ["customer.email"]).allowed.get("customer.email")
@@ -49,28 +49,28 @@ class TestStore:
 
     async def test_new_database_has_no_policy(self, access):
         """Before anything was activated there is no version, and asking for it is UNAVAILABLE."""
-        assert await PolicyStore(access).active_version() == ""
+        assert await store_of(access).active_version() == ""
         with pytest.raises(PolicyUnavailableError):
-            await PolicyStore(access).active()
+            await store_of(access).active()
 
     async def test_bootstrap_happens_once(self, admin, access):
         """Of brokers that start side by side one activates its files, and all agree on them."""
         offered = [files(policy_csv=f"# {i}\n" + RULES) for i in range(5)]
-        outcomes = await asyncio.gather(
-            *(PolicyStore(admin).bootstrap(policy, "serve") for policy in offered)
+        founding = Founding(admin, EventIds(), keys(), ISSUER, time.time)
+        created = await asyncio.gather(
+            *(founding.found(Bundle.of(policy, {}), by="serve") for policy in offered)
         )
-        version, active = await PolicyStore(access).active()
+        version, active = await store_of(access).active()
 
-        assert {outcome[0] for outcome in outcomes} == {version}
-        assert [created for _, created in outcomes].count(True) == 1
-        assert active.digest == offered[[created for _, created in outcomes].index(True)].digest
+        assert (version, created.count(True)) == ("1", 1)
+        assert active.files.digest == offered[created.index(True)].digest
 
     async def test_files_come_back_to_the_character(self, admin, access):
         """What is loaded from the database is what was activated."""
         policy = files(policy_csv='# naïve "quotes" \\ and {braces} …\n' + RULES)
         version = await activate(admin, policy)
 
-        assert await PolicyStore(access).active() == (version, policy)
+        assert await store_of(access).active() == (version, Bundle.of(policy, {}))
 
     @pytest.mark.attack("C15")
     async def test_version_always_grows(self, admin, access):
@@ -78,7 +78,7 @@ class TestStore:
         versions = [int(await activate(admin, policy)) for policy in (files(), OPEN, files())]
 
         assert versions == sorted(set(versions))
-        assert (await PolicyStore(access).active())[1].digest == files().digest
+        assert (await store_of(access).active())[1].files.digest == files().digest
         owner = await asyncpg.connect(access_dsn_of_owner(admin))
         try:
             with pytest.raises(asyncpg.PostgresError, match="never changed"):
@@ -93,7 +93,7 @@ class TestStore:
 
         with pytest.raises(PolicyUnavailableError):
             await activate(admin, files(), expected=first)
-        assert await PolicyStore(access).active_version() == second
+        assert await store_of(access).active_version() == second
 
     @pytest.mark.attack("R4")
     async def test_two_editors_at_once(self, admin):
@@ -112,25 +112,22 @@ class TestStore:
         """Files with a finding never reach the database, by either way."""
         broken = edited("policy.csv", "allow", "Allow")
         with pytest.raises(PolicyInvalidError):
-            await PolicyStore(admin).bootstrap(broken, "serve")
-        with pytest.raises(PolicyInvalidError):
             await activate(admin, broken)
 
-        assert await PolicyStore(access).active_version() == ""
+        assert await store_of(access).active_version() == ""
 
-    async def test_callers_transaction_decides(self, admin, access):
+    async def test_no_version_without_its_event(self, admin, access, monkeypatch):
         """If the ledger event that goes with it cannot be written, the policy is not active."""
         first = await activate(admin, files())
 
-        async def without_ledger():
-            async with transaction(admin) as conn:
-                await PolicyStore(admin).activate(OPEN, "tester", conn)
-                raise RuntimeError("no ledger")
+        async def nothing(*_args, **_options):
+            raise LedgerUnavailableError
 
-        with pytest.raises(RuntimeError, match="no ledger"):
-            await without_ledger()
+        monkeypatch.setattr("broker.publishing.publisher.append_events", nothing)
+        with pytest.raises(LedgerUnavailableError):
+            await activate(admin, OPEN)
 
-        assert await PolicyStore(access).active_version() == first
+        assert await store_of(access).active_version() == first
 
     async def test_activation_is_announced(self, admin, access):
         """Whoever listens hears the new version when it is committed."""
@@ -143,8 +140,7 @@ class TestStore:
 
     async def test_half_a_policy_cannot_be_stored(self, admin):
         """The database itself refuses what is not five texts, whoever asks."""
-        good = "SELECT broker.activate_policy($1::text::jsonb, $2, 'tester', NULL)"
-        assert await admin.fetchval(good, json.dumps(dict(TEXTS)), files().digest)  # the control arm
+        assert await force(admin, dict(TEXTS), files().digest)  # the control arm
 
         for half in (
             {name: text for name, text in TEXTS.items() if name != "limits.yaml"},
@@ -155,7 +151,7 @@ class TestStore:
             {},
         ):
             with pytest.raises(asyncpg.CheckViolationError):
-                await admin.fetchval(good, json.dumps(half), files().digest)
+                await force(admin, half, files().digest)
 
     async def test_tampered_files_are_not_served(self, admin, access, database):
         """Files that are not those of the stored digest are refused, though each of them is sound."""
@@ -170,7 +166,7 @@ class TestStore:
             await superuser.close()
 
         with pytest.raises(PolicyInvalidError, match="digest"):
-            await PolicyStore(access).active()
+            await store_of(access).active()
 
     async def test_no_login_role_writes(self, admin, database):
         """Every statement that writes is refused to every role of the broker."""
@@ -186,6 +182,9 @@ class TestStore:
                     "DELETE FROM broker.policy_active",
                     "INSERT INTO broker.policy_active (version) VALUES (1)",
                     "INSERT INTO broker.policy_version (digest, files, loaded_by) VALUES ('', '{}', 'x')",
+                    "INSERT INTO broker.policy_proposal (proposal_id) VALUES (gen_random_uuid())",
+                    "UPDATE broker.policy_proposal SET widens = false",
+                    "INSERT INTO broker.policy_proposal_end (proposal_id) VALUES (gen_random_uuid())",
                 ):
                     with pytest.raises(asyncpg.InsufficientPrivilegeError):
                         await conn.execute(statement)
@@ -197,7 +196,12 @@ class TestStore:
         for role in ("broker_access", "broker_auditor", "broker_feed", "broker_reader"):
             conn = await asyncpg.connect(database.dsn(role))
             try:
-                for call in ("activate_policy('{}', '', 'x', NULL)", "bootstrap_policy('{}', '', 'x')"):
+                for call in (
+                    "publish_first_policy('{}', '', '{}', '', 'x', 'x')",
+                    "publish_policy(gen_random_uuid(), '', 'x|y', 'c', true, '', 1, 'x')",
+                    "make_policy_active(1)",
+                    "break_policy_glass(2, '{}', '', '{}', '', 'x', 'x', 'x')",
+                ):
                     with pytest.raises(asyncpg.InsufficientPrivilegeError):
                         await conn.execute(f"SELECT broker.{call}")
             finally:
@@ -211,7 +215,10 @@ class TestStore:
             for statement in (
                 "UPDATE broker.policy_version SET loaded_by = 'x'",
                 "DELETE FROM broker.policy_active",
-                "TRUNCATE broker.policy_version, broker.policy_active",
+                (
+                    "TRUNCATE broker.policy_version, broker.policy_active, broker.policy_proposal,"
+                    " broker.policy_proposal_end"
+                ),
             ):
                 with pytest.raises(asyncpg.PostgresError, match="never changed"):
                     await conn.execute(statement)
@@ -224,7 +231,7 @@ class TestHolder:
 
     async def test_nothing_is_in_force_before_the_first_load(self, access):
         """Without a policy every decision is UNAVAILABLE, and the alert says why."""
-        holder = PolicyHolder(PolicyStore(access))
+        holder = PolicyHolder(store_of(access))
         with pytest.raises(PolicyUnavailableError):
             _ = holder.current
         await holder.refresh()
@@ -238,7 +245,7 @@ class TestHolder:
     async def test_new_version_replaces_the_old_one_whole(self, admin, access):
         """A refresh puts another object in force; whoever holds the old one goes on with all of it."""
         told = []
-        holder = PolicyHolder(PolicyStore(access))
+        holder = PolicyHolder(store_of(access))
         first = await activate(admin, files())
         await holder.refresh()
         holder.follow(lambda policy: told.append(policy.version))
@@ -255,7 +262,7 @@ class TestHolder:
     async def test_same_version_is_not_built_again(self, admin, access):
         """A refresh without news changes nothing."""
         await activate(admin, files())
-        holder = PolicyHolder(PolicyStore(access))
+        holder = PolicyHolder(store_of(access))
         await holder.refresh()
         held = holder.current
         await holder.refresh()
@@ -265,15 +272,11 @@ class TestHolder:
     async def test_broken_version_keeps_the_last_good_one(self, admin, access):
         """What is active and cannot be loaded raises the alert; the next good version ends it."""
         await activate(admin, files())
-        holder = PolicyHolder(PolicyStore(access))
+        holder = PolicyHolder(store_of(access))
         await holder.refresh()
         held = holder.current
         broken = {**TEXTS, "policy.csv": RULES.replace("deny", "Deny")}
-        await admin.fetchval(  # as a later release might: past this release's reader
-            "SELECT broker.activate_policy($1::text::jsonb, $2, 'x', NULL)",
-            json.dumps(broken),
-            files(policy_csv=broken["policy.csv"]).digest,
-        )
+        await force_signed(admin, broken)  # as a later release might: past this release's reader
         await holder.refresh()
 
         assert holder.current is held
@@ -285,7 +288,7 @@ class TestHolder:
     async def test_database_gone_keeps_the_last_good_one(self, admin, access):
         """Without the database the policy in force stays, and the alert is set."""
         await activate(admin, files())
-        holder = PolicyHolder(PolicyStore(access))
+        holder = PolicyHolder(store_of(access))
         await holder.refresh()
         await access.close()
         await holder.refresh()
@@ -300,7 +303,7 @@ class TestHolder:
         told = []
         timed = edited("policy.csv", "contact, masked, allow", "contact, masked, allow, until 2027-01-31")
         version = await activate(admin, timed)
-        holder = PolicyHolder(PolicyStore(access), lambda: now[0])
+        holder = PolicyHolder(store_of(access), lambda: now[0])
         await holder.refresh()
         holder.follow(lambda policy: told.append(policy.today))
         assert email_level(holder) == "masked"
@@ -323,7 +326,7 @@ class TestHolder:
         await activate(
             admin, edited("policy.csv", "contact, masked, allow", "contact, masked, allow, until 2027-01-31")
         )
-        holder = PolicyHolder(PolicyStore(access), lambda: now[0])
+        holder = PolicyHolder(store_of(access), lambda: now[0])
         await holder.refresh()
         with monkeypatch.context() as patched:
             patched.setattr("broker.policy.store.load", lambda *_a, **_b: 1 / 0)
@@ -338,7 +341,7 @@ class TestHolder:
     async def test_unforeseen_fault_keeps_the_last_good_one(self, admin, access, monkeypatch):
         """Whatever a build dies of, the policy in force stays."""
         await activate(admin, files())
-        holder = PolicyHolder(PolicyStore(access))
+        holder = PolicyHolder(store_of(access))
         await holder.refresh()
         held = holder.current
         await activate(admin, OPEN)
@@ -355,7 +358,7 @@ class TestHolder:
     async def test_policies_are_built_off_the_event_loop(self, admin, access, monkeypatch):
         """While a policy is built, the loop runs and decisions are those of the old one."""
         await activate(admin, files())
-        holder = PolicyHolder(PolicyStore(access))
+        holder = PolicyHolder(store_of(access))
         await holder.refresh()
         await activate(admin, OPEN)
         building, go_on, threads = threading.Event(), threading.Event(), []
@@ -383,7 +386,7 @@ class TestHolder:
         monkeypatch.setattr(
             store, "load", lambda *args, **options: builds.append(args[1]) or load(*args, **options)
         )
-        holder = PolicyHolder(PolicyStore(access))
+        holder = PolicyHolder(store_of(access))
         tasks = [asyncio.create_task(holder.refresh()) for _ in range(50)]
         await asyncio.sleep(0)
         tasks[0].cancel()
@@ -402,7 +405,7 @@ class TestHolder:
             go_on.wait(10)
             return load(*args, **options)
 
-        holder = PolicyHolder(PolicyStore(access))
+        holder = PolicyHolder(store_of(access))
         monkeypatch.setattr(store, "load", slowly)
         early = asyncio.create_task(holder.refresh())
         await asyncio.to_thread(building.wait, 10)
@@ -419,7 +422,7 @@ class TestHolder:
         """A database that names an older version than the one in force is an old copy of itself."""
         await activate(admin, files())
         await activate(admin, OPEN)
-        holder = PolicyHolder(PolicyStore(access))
+        holder = PolicyHolder(store_of(access))
         await holder.refresh()
         held = holder.current
 
@@ -428,9 +431,9 @@ class TestHolder:
                 return "1"
 
             async def active(self):
-                return "1", files()
+                return "1", Bundle.of(files(), {})
 
-        holder._store = Old(access)
+        holder._store = Old(access, seals())
         await holder.refresh()
 
         assert holder.current is held

@@ -12,20 +12,25 @@ from unittest import mock
 import asyncpg
 from prometheus_client import CollectorRegistry
 
-from broker.activation import activate
 from broker.client import BrokerClient
-from broker.database import open_pool
 from broker.dev.layout import HOST, free_port
 from broker.dev.world import World, agent
-from broker.ledger import EventIds
 from broker.policy import PolicyFiles
 from broker.server import access
 from broker.settings import SERVE_NEEDS, Settings, read_settings
 from broker.telemetry import Metrics
+from tests.published import activate_in
 
 PURPOSE = "resolve-ticket"
 
-BESIDE_CALLS = ("broker.feeds()", "partitions_ready", "policy_active", "active_policy_version", "COPY ")
+BESIDE_CALLS = (
+    "broker.feeds()",
+    "partitions_ready",
+    "policy_active",
+    "active_policy_version",
+    "policy_worker",
+    "COPY ",
+)
 """What a worker asks every second, whoever calls."""
 
 
@@ -105,12 +110,8 @@ async def reaches(look: Callable[[], Awaitable[object]], expected: object) -> No
 
 
 async def activate_policy(world: World, files: PolicyFiles) -> str:
-    """Makes files the policy in force, as `broker policy load` does."""
-    pool = await open_pool(world.dsn("broker_admin"), name="tests: policy load", max_size=1)
-    try:
-        return await activate(pool, EventIds(), files, loaded_by="tests")
-    finally:
-        await pool.close()
+    """Makes files the policy in force."""
+    return await activate_in(world, files)
 
 
 def policy_files(world: World, *, without: Sequence[str] = ()) -> PolicyFiles:

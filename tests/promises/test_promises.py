@@ -55,6 +55,7 @@ from tests.promises.company import (
 )
 from tests.promises.conftest import OTHER_SERVICE
 from tests.promises.timing import auc, shuffled_rounds
+from tests.published import force
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -547,9 +548,7 @@ async def test_p8_policies_are_data(world):
         # Whoever goes round the checks, straight into the database, gets refusals and an alert, no access.
         for name, texts in spoilt_policies(original).items():
             files = PolicyFiles.from_mapping(texts)
-            await admin.fetchval(
-                "SELECT broker.activate_policy($1, $2, 'tests', NULL)", json.dumps(texts), files.digest
-            )
+            await force(admin, texts, files.digest)
             assert await state() == "POLICY_UNAVAILABLE", name
 
         async def alert() -> bool:

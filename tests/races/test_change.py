@@ -7,12 +7,10 @@ import time
 
 import pytest
 
-from broker.activation import activate
 from broker.client import FieldState, TokenInvalidError
-from broker.database import open_pool
 from broker.keys import KeyFolder
-from broker.ledger import EventIds
 from broker.policy import PolicyFiles
+from tests.published import activate_in
 from tests.races.conftest import open_ticket
 from tests.replica import eventually
 
@@ -36,8 +34,6 @@ async def test_r4_each_answer_names_one_policy_and_is_decided_by_it(world, secon
         {**files.texts, "policy.csv": files.texts["policy.csv"].replace(RULE, "# " + RULE)}
     )
     assert without.digest != files.digest
-    pool = await open_pool(world.dsn("broker_admin"), name="tests: policy")
-    ids = EventIds()
     expected: dict[str, FieldState] = {}
     told: list[list[tuple[float, str, FieldState]]] = [[] for _ in range(6)]
     ticket = await open_ticket(world, "lucia")
@@ -59,20 +55,14 @@ async def test_r4_each_answer_names_one_policy_and_is_decided_by_it(world, secon
     try:
         for number in range(2):
             await more(told)
-            version = await activate(
-                pool,
-                ids,
-                files if number % 2 else without,
-                loaded_by="tests",
-                expected=max(expected, key=int),
-            )
+            wanted = files if number % 2 else without
+            version = await activate_in(world, wanted, expected=max(expected, key=int))
             expected[version] = FieldState.MASKED if number % 2 else FieldState.WITHHELD
             activations.append((time.monotonic(), version))
         await more(told)
     finally:
         over.set()
         await asyncio.gather(*tasks)
-        await pool.close()
 
     answers = [answer for heard in told for answer in heard]
     assert {(version, state) for _, version, state in answers} == set(expected.items())

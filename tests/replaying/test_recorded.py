@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from broker.activation import activate
-from broker.database import open_pool
-from broker.ledger import EventIds
 from broker.model import Facts
 from broker.policy import PolicyFiles
 from broker.v1 import access_service_pb2 as pb
+from tests.published import activate_in
 from tests.rpc.company import creation
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -71,11 +69,7 @@ async def activate_without(company, ending: str) -> str:
     if ending:
         lines = texts["policy.csv"].splitlines(keepends=True)
         texts["policy.csv"] = "".join(line for line in lines if not line.rstrip().endswith(ending))
-    pool = await open_pool(company.world.dsn("broker_admin"), name="tests: replaying", max_size=2)
-    try:
-        return await activate(pool, EventIds(), PolicyFiles.from_mapping(texts), loaded_by="tests")
-    finally:
-        await pool.close()
+    return await activate_in(company.world, PolicyFiles.from_mapping(texts))
 
 
 async def test_the_facts_recorded_are_all_there_are():

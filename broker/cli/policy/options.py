@@ -16,6 +16,17 @@ Directory = Annotated[
     Path,
     typer.Argument(metavar="DIR", exists=True, file_okay=False, help="Folder with the five policy files."),
 ]
+Reason = Annotated[
+    str, typer.Option("--reason", help="Why, for the approver and the ledger.", show_default=False)
+]
+BaseVersion = Annotated[
+    str,
+    typer.Option(
+        "--base",
+        help="The version that it is meant to follow; default: the one in force.",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 
 

@@ -4,23 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from broker.cli.connections import USUAL_FOLDER, CaFile, CertFile, Folder, KeyFile, Target
 from broker.cli.output import print_json, print_line
-from broker.cli.persons import As, TokenCommand, TokenFile, administrator_at, run
+from broker.cli.persons import Administrator, run
 from broker.cli.policy.options import Json
 
 
-def who_am_i(
-    as_json: Json = False,
-    token_file: TokenFile = None,
-    token_command: TokenCommand = "",
-    name: As = "",
-    target: Target = "",
-    ca_file: CaFile = None,
-    cert_file: CertFile = None,
-    key_file: KeyFile = None,
-    folder: Folder = USUAL_FOLDER,
-) -> None:
+def who_am_i(administrator: Administrator, as_json: Json = False) -> None:
     """Show as whom the broker knows you, your roles, and what you may do here.
 
     \b
@@ -31,10 +20,6 @@ def who_am_i(
     """
     from broker.client import PolicyClient
 
-    administrator = administrator_at(
-        target, ca_file, cert_file, key_file, folder=folder, token_file=token_file,
-        token_command=token_command, name=name,
-    )  # fmt: skip
     found = run(administrator, PolicyClient, lambda client: client.who_am_i())
     if as_json:
         print_json(asdict(found))

@@ -1,0 +1,111 @@
+"""What the client of PolicyService answers with; frozen, typed, without protobuf."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from broker.client.values import AgentName
+
+
+@dataclass(frozen=True, slots=True)
+class WhoIAm:
+    """A person at a console, as the broker knows them."""
+
+    person: AgentName
+    groups: tuple[str, ...]
+    roles: tuple[str, ...]
+    certificate: str
+    methods: tuple[str, ...]
+    policy_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyText:
+    """A policy as text: the five files and the tests, by name."""
+
+    files: Mapping[str, str] = field(repr=False)
+    tests: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What an examination found, in sentences."""
+
+    refusals: tuple[str, ...]
+    warnings: tuple[str, ...]
+    widening: tuple[str, ...]
+    narrowing: tuple[str, ...]
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A proposal and what became of it."""
+
+    proposal_id: str
+    base_version: str
+    restores_version: str
+    digest: str
+    author: AgentName
+    certificate: str
+    reason: str
+    widens: bool
+    create_time: datetime
+    expire_time: datetime
+    state: str  # open, approved, alone, rejected, withdrawn, expired, overtaken
+    end_person: AgentName | None
+    end_reason: str
+    end_time: datetime | None
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Proposed:
+    """What came of a draft: a proposal, or the refusals of the examination."""
+
+    proposal: Proposal | None
+    examination: Examination
+    decision_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyVersion:
+    """A version that is or was in force."""
+
+    version: str
+    digest: str
+    tests_digest: str
+    how: str
+    base_version: str
+    restores_version: str
+    proposal_id: str
+    author: AgentName | None
+    approver: AgentName | None
+    reason: str
+    published_by: str
+    create_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyWorker:
+    """What an access worker said last."""
+
+    worker: str
+    version: str
+    confirm_time: datetime
+    guard_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyStatus:
+    """The version in force, and the workers."""
+
+    version: str
+    digest: str
+    tests_digest: str
+    alert: str
+    workers: tuple[PolicyWorker, ...]
+    open_proposals: int

@@ -1,0 +1,90 @@
+"""The seal of a version: what the admin process signs, and every process checks before it serves.
+
+Invariants:
+- a seal names number and digests, so it fits one row and no other: old content comes back under a new
+  number and a new seal (C15);
+- whatever is wrong with it, the version is not served and the last good one stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from broker import jose
+from broker.errors import PolicyInvalidError, TokenInvalidError
+from broker.keys import ALGORITHM
+
+TYPE = "broker-policy+jwt"
+_NAMES = ("iss", "iat", "version", "digest", "tests", "how")
+_OPTIONAL = ("base", "proposal", "author", "approver")
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """What is signed about a version."""
+
+    version: int
+    digest: str
+    tests_digest: str
+    how: str  # first | approved | alone | break-glass
+    base: int | None = None
+    proposal: str = ""
+    author: str = ""  # issuer|subject
+    approver: str = ""
+
+    def claims(self, issuer: str, now: float) -> dict[str, object]:
+        """Gives the claims to sign."""
+        claims: dict[str, object] = {
+            "iss": issuer, "iat": int(now), "version": self.version, "digest": self.digest,
+            "tests": self.tests_digest, "how": self.how,
+        }  # fmt: skip
+        more = {
+            "base": self.base, "proposal": self.proposal, "author": self.author, "approver": self.approver,
+        }  # fmt: skip
+        return claims | {name: value for name, value in more.items() if value}
+
+
+class Seals:
+    """Checks seals with the keys that this broker ever had."""
+
+    def __init__(self, keys: Callable[[], jose.KeySet], issuer: str) -> None:
+        """Takes the public keys, those that are gone among them, and the broker's `issuer`."""
+        self._keys = keys
+        self._issuer = issuer
+
+    def check(self, signature: str | None, version: int, digest: str, tests_digest: str | None) -> None:
+        """Refuses a version whose seal is not over this number and these digests.
+
+        Raises:
+            PolicyInvalidError: names the version; what is wrong with the signature is the cause.
+        """
+        try:
+            self._check(signature, (version, digest, tests_digest))
+        except TokenInvalidError as exc:
+            raise PolicyInvalidError(
+                [f"policy version {version}: no good signature: {exc.cause} [signature]"]
+            ) from None
+
+    def _check(self, signature: str | None, row: tuple[int, str, str | None]) -> None:
+        if not signature:
+            raise TokenInvalidError(cause="it is not signed")
+        claims = jose.read(signature, keys=self._keys(), algorithms=(ALGORITHM,), types=(TYPE,)).claims
+        claims.check_exactly(_NAMES, optional=_OPTIONAL)
+        claims.check_issuer(self._issuer)
+        if (claims.integer("version"), claims.text("digest"), claims.text("tests")) != row:
+            raise TokenInvalidError(cause="it was signed for another number or other files")
+
+
+class _Unchecked(Seals):
+    """Lets every version pass."""
+
+    def __init__(self) -> None:
+        """Needs no keys."""
+
+    def check(self, signature: str | None, version: int, digest: str, tests_digest: str | None) -> None:
+        """Lets it pass."""
+
+
+UNCHECKED = _Unchecked()
+"""For reports by those who have no keys: nothing is ever served that was read with it."""

@@ -1,0 +1,189 @@
+"""What a candidate must pass before it may come into force; pure.
+
+Invariants:
+- whatever cannot be told counts against the candidate: what was not compared widens;
+- nobody is locked out by a version: its author could still propose, its approver approve, and some
+  group and some certificate can do either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import date
+from typing import Any
+
+from broker.errors import PolicyInvalidError
+from broker.policy import AdminTable, Policy, load
+from broker.policy.bundle import Bundle
+from broker.policy.compare import Direction, compare
+from broker.policy.findings import Findings, TooManyFindingsError
+from broker.policy.lint import lint
+from broker.policy.suite import SuiteReport, Suites, incident_suite, read_suites, run
+
+PROPOSE = "/broker.v1.PolicyService/Propose"
+APPROVE = "/broker.v1.PolicyService/Approve"
+
+MOST_SENTENCES = 200
+"""Sentences of one kind in a report; a change that takes more is told to be larger than that."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """A person's groups and the certificate of their console: what the admin table knows of them."""
+
+    groups: Collection[str]
+    certificate: str
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A candidate, what is in force, and who wants it."""
+
+    candidate: Bundle
+    active: Bundle | None
+    today: date
+    methods: Collection[str] = ()  # full names of the RPCs that admin.csv must decide on
+    replaces_tests: bool = False
+    author: Seat | None = None
+    approver: Seat | None = None
+    thorough: bool = True  # compare with Casbin for seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What came of it."""
+
+    refusals: tuple[str, ...] = ()  # any of them keeps the candidate out
+    warnings: tuple[str, ...] = ()
+    widening: tuple[str, ...] = ()
+    narrowing: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)  # counts, coverage, the replay
+
+    @property
+    def widens(self) -> bool:
+        """Says whether anything becomes wider, or might."""
+        return bool(self.widening)
+
+    def as_mapping(self) -> dict[str, Any]:
+        """Gives the report, as it is stored with the proposal."""
+        return asdict(self)
+
+    @classmethod
+    def from_mapping(cls, found: Mapping[str, Any]) -> Examination:
+        """Reads what `as_mapping` gave."""
+        lists = {name: tuple(found[name]) for name in ("refusals", "warnings", "widening", "narrowing")}
+        return cls(**lists, facts=found["facts"])
+
+
+def examine(question: Question, say: Say = lambda _text: None) -> Examination:
+    """Examines a candidate: takes seconds, so it has a process of its own (`examining`)."""
+    candidate = question.candidate.files
+    report = lint(candidate, today=question.today, methods=question.methods, say=say)
+    if report.errors:
+        return Examination(
+            refusals=tuple(found.text for found in report.errors[:MOST_SENTENCES]),
+            warnings=tuple(found.text for found in report.warnings[:MOST_SENTENCES]),
+        )
+    say("Holding the compiled policy against Casbin")
+    try:
+        policy = load(candidate, "candidate", thorough=question.thorough, today=question.today)
+    except PolicyInvalidError as exc:
+        return Examination(refusals=tuple(exc.findings[:MOST_SENTENCES]))
+    widening, narrowing = _compared(question, policy, say)
+    say("Running the tests")
+    tests = _tested(question, policy)
+    return Examination(
+        refusals=(*_locked_out(policy.admin, question), *tests.failures)[:MOST_SENTENCES],
+        warnings=tuple(found.text for found in report.warnings[:MOST_SENTENCES]),
+        widening=_some([*widening, *tests.replaced]),
+        narrowing=_some(narrowing),
+        facts={
+            "rules": len(policy.book.rules),
+            "roles": sorted(policy.roles),
+            "fields": len(policy.catalog.fields),
+            "verification": policy.verification,
+            "tests_passed": tests.passed,
+            "rules_that_no_test_reaches": list(tests.unreached),
+        },
+    )
+
+
+def _compared(question: Question, candidate: Policy, say: Say) -> tuple[list[str], list[str]]:
+    """Says what becomes wider, or might, and what narrower."""
+    if question.active is None:
+        return ["there is nothing in force to compare with"], []
+    try:
+        active = load(question.active.files, "active", today=question.today)
+    except PolicyInvalidError:
+        return ["the version in force cannot be read by this release, so nothing could be compared"], []
+    found = compare(active, candidate, say)
+    wider = [*found.going(Direction.WIDENING), *found.going(Direction.UNDECIDABLE)]
+    return [c.sentence for c in wider], [c.sentence for c in found.going(Direction.NARROWING)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Tested:
+    """How a candidate stood all tests."""
+
+    failures: tuple[str, ...]
+    replaced: tuple[str, ...]  # tests of the version in force that fail and may
+    passed: int
+    unreached: tuple[str, ...]
+
+
+def _tested(question: Question, candidate: Policy) -> _Tested:
+    """Runs the incident tests, the candidate's own and those of the version in force."""
+    incident = run(candidate, incident_suite(candidate.catalog))
+    failures = [failure.text for failure in incident.failures]
+    own, unreadable = _run(candidate, question.candidate.tests)
+    failures += [*unreadable, *(failure.text for failure in own.failures)]
+    active = question.active
+    replaced: list[str] = []
+    if active is not None and active.tests_digest != question.candidate.tests_digest:
+        theirs, unreadable = _run(candidate, active.tests)
+        said = [*unreadable, *(failure.text for failure in theirs.failures)]
+        replaced = [f"a test of the version in force does not pass: {text}" for text in said]
+    if not question.replaces_tests:
+        failures += replaced
+        replaced = []
+    return _Tested(tuple(failures), tuple(replaced), len(incident.passed) + len(own.passed), own.unreached)
+
+
+def _run(policy: Policy, tests: Mapping[str, str]) -> tuple[SuiteReport, list[str]]:
+    """Runs tests; those that the policy's catalog cannot even read are told."""
+    findings = Findings()
+    try:
+        suites = read_suites(tests, policy.catalog, findings)
+    except TooManyFindingsError:
+        suites = None
+    if suites is None:
+        return run(policy, Suites(())), [finding.text for finding in findings]
+    return run(policy, suites), []
+
+
+def _some(sentences: list[str]) -> tuple[str, ...]:
+    """Keeps a report readable: so many sentences, and that there are more."""
+    if len(sentences) <= MOST_SENTENCES:
+        return tuple(sentences)
+    return (*sentences[:MOST_SENTENCES], f"and {len(sentences) - MOST_SENTENCES} more: broker policy compare")
+
+
+def _locked_out(table: AdminTable, question: Question) -> Iterator[str]:
+    """Says who could not undo this version once it is in force."""
+    for method in (PROPOSE, APPROVE):
+        verb = method.rpartition("/")[2]
+        if not any(table.allows_person((group,), method) for group in table.groups):
+            yield f"admin.csv: no group leads to a role that may {verb}: nobody could change the policy again"
+        if not any(table.allows(identity, method) for identity in table.identities):
+            yield f"admin.csv: no certificate may {verb}: nobody could change the policy again"
+    for seat, method, who in (
+        (question.author, PROPOSE, "its author"),
+        (question.approver, APPROVE, "its approver"),
+    ):
+        if seat is not None and not (
+            table.allows(seat.certificate, method) and table.allows_person(seat.groups, method)
+        ):
+            yield f"admin.csv: under it {who} could no longer {method.rpartition('/')[2]}"

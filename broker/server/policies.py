@@ -1,0 +1,188 @@
+"""What the admin process and the access workers do about policies: first one, news, and who has which."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+
+import asyncpg
+
+from broker.errors import BrokerError, PolicyInvalidError, PolicyUnavailableError, StartupError
+from broker.keys import SigningKeys
+from broker.ledger import EventIds
+from broker.policy import AdminTable
+from broker.policy.admin import read_admin
+from broker.policy.bundle import Bundle
+from broker.policy.files import ADMIN
+from broker.policy.findings import Findings
+from broker.policy.listener import PolicyListener
+from broker.policy.seal import Seals
+from broker.policy.store import PolicyHolder, PolicyStore
+from broker.publishing import ChildExaminer, Founding, GuardCheck, Publisher, Reading
+from broker.records import RecordReader
+from broker.records.shape import Shape, shape_text
+from broker.rpc.admin import METHOD_NAMES
+from broker.rpc.policy import PolicyService
+from broker.server.parts import until_there
+from broker.server.worker import Report
+from broker.settings import Settings
+
+log = logging.getLogger(__name__)
+
+REPORT = 10.0
+"""Seconds between a worker's words on its version and on the guard."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdminPolicies:
+    """The policy in force, and the service that changes it."""
+
+    holder: PolicyHolder
+    service: PolicyService
+
+
+async def open_admin_policies(
+    pool: asyncpg.Pool,
+    settings: Settings,
+    ids: EventIds,
+    keys: SigningKeys,
+    clock: Callable[[], float],
+    report: Report,
+    stop: asyncio.Event,
+) -> AdminPolicies:
+    """Waits for a policy, on a new database that of `policies_dir`, and makes what publishes others."""
+    store = PolicyStore(pool, Seals(keys.known, settings.issuer))
+    founding = Founding(pool, ids, keys, settings.issuer, clock)
+    await until_there("policy", partial(_bootstrap, store, founding, settings), report, stop)
+    holder = PolicyHolder(store)  # without a bound: whoever mends a policy needs the table that lets them
+    await until_there("policy", partial(first_policy, holder), report, stop)
+    reading = Reading(pool)
+    publisher = Publisher(
+        pool=pool,
+        store=store,
+        ids=ids,
+        keys=keys,
+        issuer=settings.issuer,
+        clock=clock,
+        examine=ChildExaminer(),
+        methods=[f"/{name}" for name in METHOD_NAMES],
+        check_guard=GuardCheck(reading),
+    )
+    return AdminPolicies(holder, PolicyService(holder, store, publisher, reading))
+
+
+async def open_worker_policies(
+    pool: asyncpg.Pool,
+    settings: Settings,
+    keys: SigningKeys,
+    stack: AsyncExitStack,
+    report: Report,
+    stop: asyncio.Event,
+) -> tuple[PolicyStore, PolicyHolder]:
+    """Waits for a policy, and hears of the next ones from then on."""
+    store = PolicyStore(pool, Seals(keys.known, settings.issuer))
+    holder = PolicyHolder(store, longest=settings.policy_confirm_seconds)
+    await until_there("policy", partial(first_policy, holder), report, stop)
+    listen(settings.dsn, holder, "broker-access", stack)
+    return store, holder
+
+
+def listen(dsn: str, holder: PolicyHolder, name: str, stack: AsyncExitStack) -> None:
+    """Hears of new policies at once, until the stack closes."""
+    task = asyncio.create_task(PolicyListener(dsn, holder, name=f"{name}: listener").run())
+
+    async def end() -> None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    stack.push_async_callback(end)
+
+
+async def first_policy(holder: PolicyHolder) -> None:
+    """Loads the first policy.
+
+    Raises:
+        PolicyUnavailableError: there is none, or it is not to be served.
+    """
+    await holder.refresh()
+    if not holder.loaded:
+        raise PolicyUnavailableError(cause=holder.alert)
+
+
+def check_table(table: AdminTable, names: Sequence[str]) -> None:
+    """Refuses a table that leaves open who may call an RPC.
+
+    Raises:
+        StartupError: names what is missing.
+    """
+    if missing := table.missing(names):
+        raise StartupError(f"admin.csv has no row for {', '.join(missing)}; add who may call it")
+
+
+def tell_of_missing(table: AdminTable, names: Sequence[str]) -> None:
+    """Says which RPCs of this release the version in force lets nobody call; a new version mends it."""
+    for name in table.missing(names):
+        log.error("admin.csv has no row for a method: nobody may call it", extra={"method": name})
+
+
+class WorkerReport:
+    """Says which version this worker has and which guard it reads through; call `say` every second."""
+
+    def __init__(
+        self,
+        store: PolicyStore,
+        holder: PolicyHolder,
+        records: RecordReader,
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Takes what it tells of."""
+        self._store = store
+        self._holder = holder
+        self._records = records
+        self._steady = steady
+        self._worker = f"{socket.gethostname()}/{os.getpid()}"
+        self._said = ""
+        self._due = 0.0
+
+    async def say(self) -> None:
+        """Says it where something changed or ten seconds are over; what fails is said next time."""
+        now = self._steady()
+        try:
+            version = self._holder.current.version
+            if version == self._said and now < self._due:
+                return
+            shape = await _or_none(self._records.installed_shape)
+            await self._store.report(self._worker, int(version), shape_text(shape) if shape else None)
+            self._said, self._due = version, now + REPORT
+        except (BrokerError, asyncpg.PostgresError) as exc:
+            log.info("version not reported", extra={"reason": type(exc).__name__})
+
+
+async def _or_none(ask: Callable[[], Awaitable[Shape | None]]) -> Shape | None:
+    try:
+        return await ask()
+    except (BrokerError, asyncpg.PostgresError):
+        return None
+
+
+async def _bootstrap(store: PolicyStore, founding: Founding, settings: Settings) -> None:
+    """Activates the files of `policies_dir` on an empty database, and only there."""
+    if await store.active_version():
+        return
+    try:
+        bundle = Bundle.from_directory(settings.policies_dir)
+        # Before it is active: afterwards the file could be mended, but nobody would read it any more.
+        findings = Findings()
+        table = read_admin(bundle.files.texts[ADMIN], findings)
+        if not findings.has(ADMIN):
+            check_table(table, [f"/{name}" for name in METHOD_NAMES])
+        await founding.found(bundle, by="broker serve")
+    except PolicyInvalidError as exc:
+        raise StartupError(f"policies_dir: the policy is broken\n{exc}") from None
