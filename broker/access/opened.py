@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from uuid import UUID
 
 from broker.catalog import Field
@@ -46,7 +46,7 @@ class OpenGrant:
     facts: Facts
     facts_version: int
     present: bool
-    plans: dict[tuple[str, tuple[str, ...], frozenset[str]], Plan] = field(default_factory=dict)
+    plans: dict[tuple[str, date, tuple[str, ...], frozenset[str]], Plan] = field(default_factory=dict)
 
 
 class OpenGrants:

@@ -195,7 +195,7 @@ class RecordReading:
     def _plan(self, caller: Caller, claims: GrantClaims, opened: OpenGrant, fields: tuple[str, ...]) -> Plan:
         """Decides, or finds the decision that this worker took on the same facts under the same policy."""
         policy = self._policy.current
-        key = (policy.version, fields, caller.principal.groups)
+        key = (policy.version, policy.today, fields, caller.principal.groups)  # a rule may have ended since
         plan = opened.plans.get(key)
         if plan is not None:
             return plan
