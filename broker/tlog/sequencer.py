@@ -55,6 +55,10 @@ RETRY = 1.0
 """Seconds until a sequencer that does not lead, or that failed, looks again."""
 
 
+LEAST_PAUSE = 0.01
+"""Seconds that the loop is left to others, however long a round took."""
+
+
 class Step(IntEnum):
     """Where a round is; a test stops it behind any of them."""
 
@@ -159,6 +163,7 @@ class Sequencer:
     async def _serve(self, table: TreeTable, stop: asyncio.Event) -> None:
         leads = False
         while not stop.is_set():
+            began = self._monotonic()
             leads = leads or await table.lead()
             if leads:
                 await self.round(table)
@@ -166,7 +171,8 @@ class Sequencer:
                 self._tree = None
                 self._caught_up_at = self._monotonic()
                 self._tell(replace(LogState(), size=(await table.head()).size))
-            await _wait(stop, self._interval if leads and not self.state.problem else RETRY)
+            pause = self._interval if leads and not self.state.problem else RETRY
+            await _wait(stop, max(LEAST_PAUSE, pause - (self._monotonic() - began)))
 
     async def round(self, table: TreeTable) -> None:
         """Does steps (1) to (6) once.

@@ -28,6 +28,9 @@ CHECKPOINT = "checkpoint"
 MOST_BYTES = 1 << 20
 """Longest object that is read; a tile has 8 kB."""
 
+AT_ONCE = 16
+"""Files that are written side by side."""
+
 _LOCK = ".lock"
 
 
@@ -67,8 +70,13 @@ class Directory:
         return await asyncio.to_thread(_read, self.folder / name)
 
     async def put(self, objects: Sequence[tuple[str, bytes]]) -> None:
-        """Adds files."""
-        await asyncio.to_thread(self._put, objects)
+        """Adds files, side by side: the disk syncs several for the price of one."""
+        changed: set[Path] = set()
+        for start in range(0, len(objects), AT_ONCE):
+            puts = (asyncio.to_thread(self._put, *each) for each in objects[start : start + AT_ONCE])
+            for folders in await asyncio.gather(*puts):
+                changed |= folders
+        await asyncio.gather(*(asyncio.to_thread(_sync, folder) for folder in changed))
 
     async def swap(self, name: str, data: bytes, *, replaces: bytes | None) -> bool:
         """Replaces a file, under a lock that a crash frees."""
@@ -78,20 +86,19 @@ class Directory:
         """Removes a folder."""
         await asyncio.to_thread(shutil.rmtree, self.folder / prefix, ignore_errors=True)
 
-    def _put(self, objects: Sequence[tuple[str, bytes]]) -> None:
-        folders: dict[Path, None] = {}
-        for name, data in objects:
-            path = self.folder / name
-            folders |= dict.fromkeys(_make(path.parent))
-            with _written(path.parent, data) as temporary:
-                try:
-                    path.hardlink_to(temporary)
-                except FileExistsError:
-                    if _read(path) != data:
-                        raise StorageConflictError(f"{name} is there with other content") from None
-            folders[path.parent] = None
-        for folder in folders:
-            _sync(folder)
+    def _put(self, name: str, data: bytes) -> set[Path]:
+        """Adds a file; gives the folders whose names changed and are not durable yet."""
+        path = self.folder / name
+        # All of them, also where nothing was made now: an earlier try may have made them and failed then.
+        changed = {*_make(path.parent)}
+        changed |= {each for each in path.parents if each.is_relative_to(self.folder)}
+        with _written(path.parent, data) as temporary:
+            try:
+                path.hardlink_to(temporary)
+            except FileExistsError:
+                if _read(path) != data:
+                    raise StorageConflictError(f"{name} is there with other content") from None
+        return changed
 
     def _swap(self, name: str, data: bytes, replaces: bytes | None) -> bool:
         made = _make(self.folder)

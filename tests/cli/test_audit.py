@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+from urllib.request import urlopen
 
 import asyncpg
 import pytest
@@ -43,11 +45,16 @@ def sql(company, statement: str, *arguments: object) -> None:
     asyncio.run(execute())
 
 
-def test_the_log_of_a_company_holds(broker, read):
+def test_the_log_of_a_company_holds(broker, read, company):
     """Whatever the broker itself wrote verifies, every kind of event of it."""
     said = broker("audit", "verify")
     assert said.code == 0, said.err + said.out
     assert "the log holds" in said.err
+
+    with urlopen(f"http://127.0.0.1:{company.layout.ports()['http']}/metrics") as answer:
+        metrics = answer.read().decode()
+    assert re.search(r"^broker_log_size [1-9]", metrics, re.MULTILINE)
+    assert "broker_log_stopped 0.0" in metrics
 
     data = broker("audit", "verify", "--json").data
     assert (data["holds"], data["findings"]) == (True, [])
@@ -117,3 +124,22 @@ def test_a1_verify_names_the_event_and_fails(broker, read, company):
     assert said.code == 1
     assert decision in said.err
     assert broker("audit", "verify").code == 0
+
+
+@pytest.mark.attack("A13")
+def test_a13_a_rotated_key(broker, read, company):
+    """A new key takes over while the broker runs; the key that auditors hold goes on to verify everything."""
+    old = broker("keys", "list", "--log", "--json").data[0]["key"]
+    said = broker("keys", "rotate", "--log")
+    assert said.code == 0, said.err
+    for _ in range(100):
+        broker("audit", "verify", "--key", old)  # is an event itself, so a checkpoint follows
+        states = [key["state"] for key in broker("keys", "list", "--log", "--json").data]
+        if states == ["gone", "signing"]:
+            break
+    else:
+        pytest.fail(f"the key was not handed over: {states}")
+    new = broker("keys", "list", "--log", "--json").data[1]["key"]
+
+    assert [broker("audit", "verify", "--key", key).code for key in (old, new)] == [0, 0]
+    assert broker("keys", "rotate", "--log", "--now").code == 2
