@@ -43,6 +43,10 @@ class Box:
         """Says whether every point of the other box is one of this."""
         return all(theirs <= mine for mine, theirs in zip(self.sides, other.sides, strict=True))
 
+    def meets(self, other: Box) -> bool:
+        """Says whether some point is in both."""
+        return not any(map(frozenset.isdisjoint, self.sides, other.sides))
+
     def intersect(self, other: Box) -> Box | None:
         """Gives what both have; None where that is nothing."""
         sides = tuple(mine & theirs for mine, theirs in zip(self.sides, other.sides, strict=True))
@@ -50,7 +54,7 @@ class Box:
 
     def minus(self, other: Box) -> tuple[Box, ...]:
         """Gives what the other box leaves of this one, in pieces that do not overlap."""
-        if self.intersect(other) is None:
+        if not self.meets(other):
             return (self,)
         pieces = []
         sides = list(self.sides)
@@ -142,8 +146,9 @@ def subtract(boxes: Iterable[Box], holes: Iterable[Box]) -> list[Box]:
 def covered(box: Box, by: Sequence[Box]) -> bool:
     """Says whether every point of the box is in some of the others."""
     for i, other in enumerate(by):
-        if box.intersect(other) is not None:
-            return all(covered(piece, by[i + 1 :]) for piece in box.minus(other))
+        if box.meets(other):
+            rest = [each for each in by[i + 1 :] if box.meets(each)]
+            return all(covered(piece, rest) for piece in box.minus(other))
     return False
 
 

@@ -266,7 +266,7 @@ def _change(
         choices[name] = Choice(words[name])
         if name != "roles" and (choice := Choice.of(part, i, box.sides[i])):
             choices[name] = choice
-    rules = {rule for piece, rule in pieces if box.intersect(piece) is not None}
+    rules = {rule for piece, rule in pieces if box.meets(piece)}
     has_roles = space.words[0][0] != ""
     told = change_aloud(choices, more_roles=has_roles)
     return Change(level, words, told, tuple(sorted(rules, key=lambda rule: rule.line)))

@@ -101,5 +101,5 @@ def who_can(
 
 
 def _in(box: Box, pieces: Iterable[tuple[Box, Rule]]) -> tuple[Rule, ...]:
-    rules = {rule for piece, rule in pieces if box.intersect(piece) is not None}
+    rules = {rule for piece, rule in pieces if box.meets(piece)}
     return tuple(sorted(rules, key=lambda rule: rule.line))

@@ -32,6 +32,7 @@ class TestBox:
         assert points(*left) == points(one) - points(other)
         assert sum(box.size for box in left) == len(points(*left))
         assert one.holds(other) == (points(one) >= points(other))
+        assert one.meets(other) == bool(both)
         assert one.size == len(points(one)) == len(list(SPACE.points(one)))
         assert set(SPACE.points(one)) == points(one)
 

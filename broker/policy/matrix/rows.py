@@ -106,7 +106,7 @@ def _rows_of(policy: Policy, space: Space, roles: frozenset[str]) -> list[Row]:
             key = (level, rule if level is None else None)
             answers.setdefault(key, []).extend((box, rule) for box in boxes)
     rows = [
-        Row(box, level, _in_file_order(rule for piece, rule in pieces if box.intersect(piece)))
+        Row(box, level, _in_file_order(rule for piece, rule in pieces if box.meets(piece)))
         for (level, _), pieces in answers.items()
         for box in cover(space, [piece for piece, _ in pieces])
     ]
