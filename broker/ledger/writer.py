@@ -235,6 +235,8 @@ class Ledger:
         return await conn.fetch(Q.append_reads, *read_arguments(reads))
 
     async def _create_grants(self, conn: Connection, grants: Sequence[GrantAppend]) -> list[Any]:
+        if len(grants) == 1:
+            return await conn.fetch(Q.create_grant, *_grant_arguments(grants[0]))
         return await conn.fetch(Q.create_grants, *zip(*map(_grant_arguments, grants), strict=True))
 
 

@@ -39,6 +39,18 @@ FROM broker.append_auditor_events(
     $10::text[], $11::bigint[], $12::bytea[]
 );
 
+-- name: create_grant
+-- Creates one grant, from the same values without arrays.
+SELECT
+    1::bigint AS ord, reason, grant_id, decision_id, create_time, expire_time, pass, answer, policy_version,
+    trace_id, leaf, free_time
+FROM broker.create_grant(
+    $1::uuid, $2::uuid, $3::uuid, $4::bytea, $5::text, $6::text, $7::text, $8::text, $9::text, $10::text,
+    $11::text, $12::text, $13::text, string_to_array($14::text, ','), string_to_array($15::text, ','),
+    $16::jsonb, $17::bigint, $18::bigint, $19::boolean, $20::double precision, $21::integer, $22::integer,
+    $23::text, $24::bytea
+);
+
 -- name: create_grants
 -- Creates grants with their passes and events; fields and levels of each are joined by commas.
 SELECT
