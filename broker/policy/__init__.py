@@ -7,6 +7,8 @@
     table.py            the same rules as bitsets       verify.py        the table held against Casbin
     explain.py          what was missing                decision.py      Policy and load()
     boxes.py            products of sets, exactly       models.py        which model.conf can be read
+    everywhere.py       what a policy decides, as boxes     aloud.py     rules and boxes as sentences
+    matrix/             the access matrix               who_can.py       who sees a field, and when
     compare/            what a change changes for people
     store.py            versions in the database, and the policy in force
     replay.py           recorded decisions again        tally.py         what a shadow is shown
