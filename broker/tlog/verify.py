@@ -127,7 +127,7 @@ class Verifier:
         self._missing = Missing(())
 
     async def run(self) -> Verification:
-        """Does everything; takes about a minute for a million events."""
+        """Does everything; takes a minute or three for a million events."""
         published = await self._read_published()  # (1) before the snapshot, so that it cannot be ahead
         with translated():
             async with self._conn.transaction(isolation="repeatable_read", readonly=True):

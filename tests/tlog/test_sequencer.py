@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import time
@@ -185,8 +186,9 @@ class TestElection:
         assert (await log.published()).root == await log.root()
         assert [sequencer.state.problem for sequencer, _ in pair] == ["", ""]
 
-    async def test_r6_an_overtaken_one_publishes_nothing(self, log):
-        """Stopped before its commit and overtaken, it throws away what it signed."""
+    @pytest.mark.parametrize("died_at", [None, Step.COMMIT])
+    async def test_r6_an_overtaken_one_publishes_nothing(self, log, died_at):
+        """Stopped before its commit and overtaken, it throws away what it signed, published or not."""
         await log.append(2)
         stopped = asyncio.Event()
         reached = asyncio.Event()
@@ -204,7 +206,9 @@ class TestElection:
             await reached.wait()
             async with administrator(log) as other:
                 await log.append(1)
-                await log.sequencer().round(TreeTable(other))
+                hook = (lambda _: None) if died_at is None else killed_after(died_at)
+                with contextlib.suppress(Killed):
+                    await log.sequencer(at_step=hook).round(TreeTable(other))
             theirs = await log.published()
             stopped.set()
             await slow
