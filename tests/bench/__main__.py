@@ -2,7 +2,7 @@
 
     python -m tests.bench                   everything, some ten minutes
     python -m tests.bench --quick           under a minute
-    python -m tests.bench --only reads      one part: reads, decision, replay, scale, compare
+    python -m tests.bench --only reads      one part: reads, decision, replay, scale, compare, exposure
     python -m tests.bench --json out.json   the figures for a program
 
 Ratios are of one run, contenders in turn; single times hang on the machine and are only context.
@@ -22,9 +22,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import compare, decision, reads, replay, scale
+from tests.bench import compare, decision, exposure, reads, replay, scale
 
-PARTS = ("reads", "decision", "replay", "scale", "compare")
+PARTS = ("reads", "decision", "replay", "scale", "compare", "exposure")
 
 
 def cell(value: dict) -> str:
@@ -77,6 +77,9 @@ def main() -> None:
         elif part == "compare":
             result[part] = compare.run(options.quick, say)
             out.print(compare.table(result[part]), highlight=False)
+        elif part == "exposure":
+            result[part] = asyncio.run(exposure.run(quick=options.quick, say=say))
+            out.print(exposure.table(result[part]), highlight=False)
         elif part == "replay":
             result[part] = asyncio.run(replay.run(quick=options.quick, say=say))
             out.print(replay.table(result[part]), highlight=False)
