@@ -17,9 +17,10 @@ from broker.tlog.checkpoint import Checkpoint, LogInvalidError, TrustedKeys
 from broker.tlog.cosigning import attach
 from broker.tlog.database import Head, TreeTable
 from broker.tlog.proof import ConsistencyProof, InclusionProof, Proof, cosigned_by, read_proof
-from broker.tlog.prove import find_leaf, newest_checkpoint, prove_consistency, prove_inclusion
+from broker.tlog.prove import find_leaf, prove_consistency, prove_inclusion
 from broker.tlog.published import (
     Published,
+    newest_checkpoint,
     read_checkpoint,
     read_leaf_hashes,
     read_root,

@@ -8,25 +8,12 @@ from uuid import UUID
 from broker.database import Connection, queries, translated
 from broker.merkle import consistency_proof, inclusion_proof
 from broker.note import VerifierKey
-from broker.tlog.checkpoint import LogInvalidError, TrustedKeys
+from broker.tlog.checkpoint import LogInvalidError
 from broker.tlog.proof import ConsistencyProof, InclusionProof
-from broker.tlog.published import Published, read_checkpoint, read_hashes, read_root, read_rotations
+from broker.tlog.published import newest_checkpoint, read_hashes, read_root
 from broker.tlog.storage import Storage
 
 Q = queries("tlog")
-
-
-async def newest_checkpoint(storage: Storage, anchors: Sequence[VerifierKey]) -> tuple[Published, list[str]]:
-    """Gives the newest published checkpoint, and the records of rotation that lead to its key.
-
-    Raises:
-        LogInvalidError: nothing is published, or nothing that the keys verify.
-    """
-    rotations = await read_rotations(storage)
-    found = await read_checkpoint(storage, TrustedKeys(anchors, rotations))
-    if found is None:
-        raise LogInvalidError("No checkpoint is published yet.")
-    return found, [str(note) for note in rotations]
 
 
 async def prove_inclusion(

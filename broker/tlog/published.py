@@ -72,13 +72,28 @@ async def read_checkpoint(storage: Storage, keys: TrustedKeys) -> Published | No
         LogInvalidError: it is none, or not signed by the log.
     """
     data = await storage.read(CHECKPOINT)
-    if data is None:
-        return None
+    return None if data is None else _opened(data, keys)
+
+
+def _opened(data: bytes, keys: TrustedKeys) -> Published:
     try:
         text = data.decode()
     except UnicodeDecodeError as exc:
         raise LogInvalidError("The published checkpoint is no text.") from exc
     return Published(keys.open(text), text)
+
+
+async def newest_checkpoint(storage: Storage, anchors: Sequence[VerifierKey]) -> tuple[Published, list[str]]:
+    """Gives the newest published checkpoint, and the records of rotation that lead to its key.
+
+    Raises:
+        LogInvalidError: nothing is published, or nothing that the keys verify.
+    """
+    data = await storage.read(CHECKPOINT)  # before the records, so that none that it needs is missing
+    rotations = await read_rotations(storage)
+    if data is None:
+        raise LogInvalidError("No checkpoint is published yet.")
+    return _opened(data, TrustedKeys(anchors, rotations)), [str(note) for note in rotations]
 
 
 async def read_tile(storage: Storage, tile: TileId) -> bytes:
