@@ -155,6 +155,13 @@ class GrantNotFoundError(BrokerError):
     reason = "GRANT_NOT_FOUND"
 
 
+class EventNotFoundError(BrokerError):
+    """The ledger holds no event of that id."""
+
+    code = "NOT_FOUND"
+    reason = "EVENT_NOT_FOUND"
+
+
 class EventConflictError(BrokerError):
     """A ticket event repeats a stored version with other content; nothing of the batch was applied."""
 

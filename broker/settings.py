@@ -129,7 +129,9 @@ class Settings(BaseSettings):
     reader_dsn: str = Field("", description="records database as broker_reader")
     admin_dsn: str = Field("", description="broker database as broker_admin (admin process, `policy replay`)")
     feed_dsn: str = Field("", description="broker database as broker_feed (admin process, `feed import`)")
-    auditor_dsn: str = Field("", description="broker database as broker_auditor (`trace show`)")
+    auditor_dsn: str = Field(
+        "", description="broker database as broker_auditor (admin process, `trace show`)"
+    )
     owner_dsn: str = Field(
         "", description="broker database as broker_owner (`migrate`, `keys rotate --guard`)"
     )
@@ -220,8 +222,8 @@ class Settings(BaseSettings):
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, Path(config))
 
 
-SERVE_NEEDS = ("dsn", "reader_dsn", "admin_dsn", "feed_dsn", "access", "admin", "issuer", "trust_domain",
-               "issuers", "admin_issuers", "tools", "feeds", "keys_dir", "tlog_dir",
+SERVE_NEEDS = ("dsn", "reader_dsn", "admin_dsn", "feed_dsn", "auditor_dsn", "access", "admin", "issuer",
+               "trust_domain", "issuers", "admin_issuers", "tools", "feeds", "keys_dir", "tlog_dir",
                "tlog_keys_dir")  # fmt: skip
 """What `broker serve` refuses to start without."""
 

@@ -19,6 +19,7 @@ class Auditor:
 
     identity: str
     trace_id: str = NO_TRACE
+    agent: str = ""  # the person behind the identity, as `issuer|subject`
 
 
 async def put_on_record(pool: asyncpg.Pool, ids: EventIds, by: Auditor, detail: Mapping[str, Any]) -> UUID:
@@ -34,8 +35,8 @@ async def put_on_record(pool: asyncpg.Pool, ids: EventIds, by: Auditor, detail: 
         LedgerUnavailableError: it is not on record, so the question must not be answered.
     """
     event = Event(
-        id=ids.new(), kind=EventKind.AUDITOR_QUERY, outcome="done", trace_id=by.trace_id, tool=by.identity,
-        detail=detail,
+        id=ids.new(), kind=EventKind.AUDITOR_QUERY, outcome="done", trace_id=by.trace_id, agent=by.agent,
+        tool=by.identity, detail=detail,
     )  # fmt: skip
     async with transaction(pool) as conn:
         await append_events(conn, [event], door=AUDITOR_DOOR)

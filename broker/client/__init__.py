@@ -14,6 +14,8 @@ imports its protocol (`broker.v1`) and nothing else of it.
 
 from broker.client.access import BrokerClient
 from broker.client.administration import AdminClient, FeedClient
+from broker.client.audit import AuditClient
+from broker.client.audit_values import EventPage, EventQuery, LedgerEvent
 from broker.client.errors import (
     AgentSuspendedError,
     BrokenBrokerError,
@@ -72,12 +74,15 @@ __all__ = [
     "AgentName",
     "AgentSuspendedError",
     "AssignedTicket",
+    "AuditClient",
     "BrokenBrokerError",
     "BrokerCallError",
     "BrokerClient",
     "BudgetExceededError",
     "ClientError",
     "DeniedError",
+    "EventPage",
+    "EventQuery",
     "Examination",
     "ExhaustedError",
     "Explanation",
@@ -91,6 +96,7 @@ __all__ = [
     "GrantedField",
     "Heartbeat",
     "InvalidRequestError",
+    "LedgerEvent",
     "NotFoundError",
     "PolicyClient",
     "PolicyDeniedError",

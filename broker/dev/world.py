@@ -29,6 +29,7 @@ from pathlib import Path
 
 from broker.client import (
     AdminClient,
+    AuditClient,
     BrokerClient,
     ClientError,
     FeedClient,
@@ -204,6 +205,18 @@ class World:
         """Makes the client of an administrator at a console, as `anna`."""
         tls = self.layout.client_tls("console")
         return PolicyClient(
+            self.admin_target,
+            ca_file=tls.ca_file,
+            cert_file=tls.cert_file,
+            key_file=tls.key_file,
+            token_source=lambda: self.layout.admin_token(name),
+            timeout=timeout,
+        )
+
+    def audit(self, name: str = "audrey", *, timeout: float = 5.0) -> AuditClient:
+        """Makes the client of an auditor at a console."""
+        tls = self.layout.client_tls("console")
+        return AuditClient(
             self.admin_target,
             ca_file=tls.ca_file,
             cert_file=tls.cert_file,

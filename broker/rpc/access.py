@@ -12,7 +12,7 @@ from broker.access import Access, GrantAnswer, GrantRequest, RecordAnswer
 from broker.errors import RequestMalformedError
 from broker.model import FieldDecision, Level, Relation
 from broker.rpc import checks
-from broker.rpc.chain import Call, Method
+from broker.rpc.calls import Call, Method
 from broker.v1 import access_service_pb2 as pb
 from broker.v1 import common_pb2
 from broker.v1 import key_service_pb2 as keys_pb

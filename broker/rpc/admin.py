@@ -11,8 +11,9 @@ from broker.errors import RequestMalformedError
 from broker.model import Agent
 from broker.rpc import checks
 from broker.rpc.access import timestamp
-from broker.rpc.chain import Call, Method
+from broker.rpc.calls import Call, Method
 from broker.tickets import Outcome, TicketFeed
+from broker.v1 import audit_service_pb2 as audit_pb
 from broker.v1 import common_pb2
 from broker.v1 import containment_service_pb2 as pb
 from broker.v1 import policy_service_pb2 as policy_pb
@@ -26,6 +27,7 @@ METHOD_NAMES = tuple(
         pb.DESCRIPTOR.services_by_name["ContainmentService"],
         feed_pb.DESCRIPTOR.services_by_name["TicketFeedService"],
         policy_pb.DESCRIPTOR.services_by_name["PolicyService"],
+        audit_pb.DESCRIPTOR.services_by_name["AuditService"],
     )
     for method in service.methods
 )

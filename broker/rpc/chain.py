@@ -24,9 +24,7 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, NoReturn, Protocol, TypeAlias, TypeVar, cast
-from uuid import UUID
+from typing import Any, NoReturn, TypeAlias, TypeVar, cast
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -45,10 +43,10 @@ from broker.errors import (
     ToolIdentityError,
 )
 from broker.ledger import EventIds
-from broker.model import Caller, Person, Tool
 from broker.rpc import status
+from broker.rpc.calls import AnyMethod, Call, Gate, Identity, Method, StreamedMethod
 from broker.rpc.limits import PeerLimits
-from broker.telemetry import AUTHENTICATE, CompactTrace, Metrics, Telemetry, Trace
+from broker.telemetry import AUTHENTICATE, CompactTrace, Metrics, Telemetry
 
 log = logging.getLogger(__name__)
 
@@ -72,93 +70,11 @@ ANSWER_SHARE = 0.25
 """Most that `ANSWER_TIME` may take of what is left."""
 
 STREAM_SECONDS = 300.0
-"""Longest time of a stream, in which each message has a call's time: a helpdesk's whole snapshot."""
+"""Longest time of a caller's stream, in which each message has a call's time: a helpdesk's whole snapshot."""
 
 Q = TypeVar("Q", bound=Message)
-A = TypeVar("A", bound=Message)
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Who calls: on the access port a caller, on the admin port a certificate and perhaps a person."""
-
-    tool: str  # the certificate's identity
-    caller: Caller | None = None
-    person: Person | None = None  # where a service is personal
-
-    @property
-    def agent(self) -> str:
-        """Names the human being for the ledger; "" where none is known."""
-        if self.caller:
-            return self.caller.principal.agent.key
-        return self.person.agent.key if self.person else ""
-
-
-@dataclass(slots=True)
-class Call:
-    """One call under way, as handlers see it."""
-
-    identity: Identity
-    trace: Trace | CompactTrace
-    decision_id: UUID | None = None  # set by the handler, for the trace
-    grant_id: UUID | None = None
-    policy_version: str = ""
-
-    @property
-    def caller(self) -> Caller:
-        """Gives the caller of an access call."""
-        if self.identity.caller is None:
-            raise InternalError(cause="no caller on this port")
-        return self.identity.caller
-
-    @property
-    def person(self) -> Person:
-        """Gives the person behind a call of a personal service."""
-        if self.identity.person is None:
-            raise InternalError(cause="no person at this service")
-        return self.identity.person
-
-    @property
-    def tree(self) -> Trace:
-        """Gives the trace of a method that has spans of the SDK."""
-        if not isinstance(self.trace, Trace):
-            raise InternalError(cause="a compact trace has no tree")
-        return self.trace
-
-    @property
-    def compact(self) -> CompactTrace:
-        """Gives the trace of a read or a grant."""
-        if not isinstance(self.trace, CompactTrace):
-            raise InternalError(cause="a tree is not compact")
-        return self.trace
-
-
-@dataclass(frozen=True, slots=True)
-class Method(Generic[Q, A]):
-    """One RPC: its full name, its messages, its handler."""
-
-    name: str  # `/broker.v1.AccessService/CreateGrant`
-    request: type[Q]
-    answer: type[A]
-    handle: Callable[[Call, Q], Awaitable[A]]
-    seconds: float = 0.0  # how long it may take, where that is longer than calls usually may
-
-
-class Gate(Protocol):
-    """What a port knows of its callers."""
-
-    def tool(self, certificate: bytes, chain: bytes) -> Tool:
-        """Reads the certificate's one identity, or raises ToolIdentityError."""
-
-    async def identify(self, tool: Tool, metadata: Sequence[tuple[str, Any]], method: str) -> Identity:
-        """Authenticates who calls the method through the tool, or raises an UNAUTHENTICATED error."""
-
-    def permit(self, identity: Identity, method: str) -> None:
-        """Lets the identity call the method, or raises a PERMISSION_DENIED error."""
-
-
 Read: TypeAlias = "Callable[[type[Any], Context], Awaitable[Any]]"
 
 
@@ -202,7 +118,15 @@ class Chain:
 
         return grpc.stream_unary_rpc_method_handler(handler)
 
-    async def __call__(self, method: Method[Any, Any], context: Context, read: Read, longest: float) -> bytes:
+    def server_stream(self, method: StreamedMethod[Any, Any]) -> Handler:
+        """Makes the handler of a method that answers in parts; each leaves as soon as the peer takes it."""
+
+        async def handler(_: Any, context: Context) -> None:
+            await self(method, context, self._one, method.seconds)
+
+        return grpc.stream_stream_rpc_method_handler(handler)
+
+    async def __call__(self, method: AnyMethod, context: Context, read: Read, longest: float) -> bytes:
         """Takes one call through the chain.
 
         Args:
@@ -210,6 +134,9 @@ class Chain:
             context: grpc's.
             read: reads the request.
             longest: seconds the call may take, whatever its deadline says.
+
+        Returns:
+            The answer; b"" where it has left in parts.
         """
         began = time.perf_counter()
         metadata: Sequence[tuple[str, Any]] = tuple(context.invocation_metadata() or ())
@@ -242,7 +169,7 @@ class Chain:
 
     async def _inside(
         self,
-        method: Method[Any, Any],
+        method: AnyMethod,
         context: Context,
         read: Read,
         metadata: Sequence[tuple[str, Any]],
@@ -259,10 +186,11 @@ class Chain:
             call.identity = await self._gate.identify(tool, metadata, method.name)
         self._gate.permit(call.identity, method.name)  # (6)
         request = await read(method.request, context)  # (7)
-        answer = await method.handle(call, request)  # (8)
-        if type(answer) is not method.answer:  # (9)
-            raise InternalError(cause="handler gave the wrong type")
-        return bytes(answer.SerializeToString())
+        if isinstance(method, StreamedMethod):
+            async for part in method.handle(call, request):  # (8)
+                await context.write(_serialized(part, method.answer))  # (9)
+            return b""
+        return _serialized(await method.handle(call, request), method.answer)  # (8), (9)
 
     def _enter(self, certificate: bytes, chain: bytes, call: Call) -> None:
         """(4) Counts the call until its answer has left: one that the peer does not take is under way."""
@@ -298,7 +226,7 @@ class Chain:
         return messages()
 
     async def _refused(
-        self, exc: BaseException, method: Method[Any, Any], call: Call, context: Context
+        self, exc: BaseException, method: AnyMethod, call: Call, context: Context
     ) -> BrokerError:
         """(1) Makes a refusal of the catalogue out of whatever happened, on record where it is one."""
         error = _as_ours(exc)
@@ -324,6 +252,13 @@ class Chain:
             extra = {"method": method.name, "reason": error.cause, "decision_id": str(error.decision_id)}
             log.error("call failed", extra={**extra, "trace_id": call.trace.trace_id})
         return error
+
+
+def _serialized(answer: Message, kind: type[Message]) -> bytes:
+    """(9) Writes an answer, or a part of one, of the type that the contract names."""
+    if type(answer) is not kind:
+        raise InternalError(cause="handler gave the wrong type")
+    return bytes(answer.SerializeToString())
 
 
 def _left(context: Context) -> float:

@@ -10,7 +10,7 @@ from broker.authn import Authenticator, PersonVerifier, ToolVerifier
 from broker.errors import AdminDeniedError
 from broker.model import Person, Tool
 from broker.policy import AdminTable
-from broker.rpc.chain import Identity
+from broker.rpc.calls import Identity
 
 PERSONAL = frozenset({"broker.v1.PolicyService", "broker.v1.AuditService"})
 """Services that persons use through a console: the certificate's roles and the person's must both allow."""

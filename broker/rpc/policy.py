@@ -26,7 +26,7 @@ from broker.publishing import (
 )
 from broker.rpc import checks
 from broker.rpc.access import timestamp
-from broker.rpc.chain import Call, Method
+from broker.rpc.calls import Call, Method
 from broker.rpc.gates import is_personal
 from broker.v1 import common_pb2
 from broker.v1 import policy_service_pb2 as pb

@@ -26,9 +26,11 @@ from broker.keys import LogKeyFolder, SigningKeys
 from broker.ledger import ADMIN_DOOR, DenialRate, EventIds, Ledger
 from broker.policy.store import PolicyHolder
 from broker.rpc.admin import METHOD_NAMES, ContainmentService, TicketFeedService
-from broker.rpc.chain import Call, Chain, Method
+from broker.rpc.calls import Call, Method
+from broker.rpc.chain import Chain
 from broker.rpc.gates import AdminGate
 from broker.rpc.limits import PeerLimits
+from broker.server.auditing import open_auditing
 from broker.server.parts import close, open_telemetry, record_rest, sign_root, until_there
 from broker.server.policies import listen, open_admin_policies, tell_of_missing
 from broker.server.ports import Port, authorities_of, registered
@@ -97,11 +99,7 @@ async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
             revoked=RevokedSerials(settings.revoked_serials_file),
             authorities=authorities_of(settings.admin),
         )
-        sources = open_sources(settings.admin_issuers)
-        for source in sources.values():
-            await source.start()  # containment and the feed need no person: nothing waits for these keys
-            stack.push_async_callback(source.close)
-        persons = PersonVerifier(settings.admin_issuers, sources, clock)
+        persons = await _open_persons(settings, clock, stack)
         chain = Chain(
             gate=AdminGate(verifier, persons, lambda: holder.current.admin),
             telemetry=telemetry,
@@ -113,6 +111,7 @@ async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
             ),
             call_timeout=settings.call_timeout,
         )
+        auditing = await open_auditing(settings, ids, stack, report, stop)
         containment = Containment(pool, ids)
         feed = TicketFeedService(
             TicketFeed(feed_pool, settings.feeds, clock), [feed.feed_id for feed in settings.feeds]
@@ -120,11 +119,13 @@ async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
         methods = (
             *ContainmentService(containment, lambda: datetime.now(UTC)).methods(),
             *policies.service.methods(),
+            *auditing.methods(),
             *feed.methods(),
         )
-        tell_of_missing(holder.current.admin, registered((*methods, *feed.streams())))
+        names = registered([*methods, *feed.streams()], auditing.streamed())
+        tell_of_missing(holder.current.admin, names)
         port = Port("admin", settings.admin, chain)
-        port.add(methods, feed.streams())
+        port.add(methods, feed.streams(), auditing.streamed())
         port.deny_others(Method("/broker.v1.Unknown/Unknown", Empty, Empty, _denied))
         sequencer = Sequencer(
             settings.admin_dsn,
@@ -147,6 +148,14 @@ async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
         await ledger.drain()
         indexing.cancel()  # a step that is cut off has not happened
         await asyncio.gather(indexing, return_exceptions=True)
+
+
+async def _open_persons(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) -> PersonVerifier:
+    sources = open_sources(settings.admin_issuers)
+    for source in sources.values():
+        await source.start()  # containment and the feed need no person: nothing waits for these keys
+        stack.push_async_callback(source.close)
+    return PersonVerifier(settings.admin_issuers, sources, clock)
 
 
 async def _watch(

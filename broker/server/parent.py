@@ -42,7 +42,7 @@ DEATH_WINDOW = 60.0
 
 NOT_FOR = {
     "access": ("admin_dsn", "feed_dsn", "owner_dsn", "records_owner_dsn", "auditor_dsn", "tlog_keys_dir"),
-    "admin": ("dsn", "reader_dsn", "owner_dsn", "records_owner_dsn", "auditor_dsn"),
+    "admin": ("dsn", "reader_dsn", "owner_dsn", "records_owner_dsn"),
 }
 """Settings that a role is not given: credentials of others."""
 

@@ -16,7 +16,8 @@ from grpc_reflection.v1alpha import reflection
 
 from broker.authn import Authorities
 from broker.errors import StartupError
-from broker.rpc.chain import Chain, Handler, Method
+from broker.rpc.calls import AnyMethod, Method, StreamedMethod
+from broker.rpc.chain import Chain, Handler
 from broker.settings import ListenerSettings
 
 log = logging.getLogger(__name__)
@@ -151,13 +152,25 @@ class Port:
         self._services: set[str] = set()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
 
-    def add(self, unary: Iterable[Method[Any, Any]], streams: Iterable[Method[Any, Any]] = ()) -> None:
-        """Registers methods by their exact names."""
+    def add(
+        self,
+        unary: Iterable[Method[Any, Any]],
+        streams: Iterable[Method[Any, Any]] = (),
+        streamed: Iterable[StreamedMethod[Any, Any]] = (),
+    ) -> None:
+        """Registers methods by their exact names.
+
+        Args:
+            unary: one message in, one out.
+            streams: a stream in.
+            streamed: a stream out.
+        """
         by_service: dict[str, dict[str, Handler]] = {}
-        handlers = [(m, self._chain.unary(m)) for m in unary]
-        handlers += [(m, self._chain.client_stream(m)) for m in streams]
-        for method, handler in handlers:
-            _, service, name = method.name.split("/")
+        handlers = [(m.name, self._chain.unary(m)) for m in unary]
+        handlers += [(m.name, self._chain.client_stream(m)) for m in streams]
+        handlers += [(m.name, self._chain.server_stream(m)) for m in streamed]
+        for full_name, handler in handlers:
+            _, service, name = full_name.split("/")
             by_service.setdefault(service, {})[name] = handler
         for service, table in by_service.items():
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, table),))
@@ -207,6 +220,6 @@ class Port:
         log.info("port drained", extra={"seconds": round(time.monotonic() - began, 3)})
 
 
-def registered(methods: Sequence[Method[Any, Any]]) -> tuple[str, ...]:
+def registered(*methods: Sequence[AnyMethod]) -> tuple[str, ...]:
     """Gives the full names of methods."""
-    return tuple(method.name for method in methods)
+    return tuple(method.name for some in methods for method in some)

@@ -252,6 +252,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Example of an ErrorInfo: `{"reason": "GUARD_BEHIND", "domain": "broker.v1",
     "metadata": {"decision_id": "019ab2f0-7c1e-7000-8000-3f2a9c5d1e77"}}`.
     """
+    ERROR_REASON_EVENT_NOT_FOUND: _ErrorReason.ValueType  # 39
+    """NOT_FOUND: The ledger holds no event of that id.
+
+    Example of an ErrorInfo: `{"reason": "EVENT_NOT_FOUND", "domain": "broker.v1",
+    "metadata": {"decision_id": "019ab2f0-7c1e-7000-8000-3f2a9c5d1e77"}}`.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Names why a call was refused: the `reason` of google.rpc.ErrorInfo, without the prefix.
@@ -487,6 +493,12 @@ ERROR_REASON_GUARD_BEHIND: ErrorReason.ValueType  # 38
 """FAILED_PRECONDITION: The installed guard does not cover this catalog; run `broker records install` with it first.
 
 Example of an ErrorInfo: `{"reason": "GUARD_BEHIND", "domain": "broker.v1",
+"metadata": {"decision_id": "019ab2f0-7c1e-7000-8000-3f2a9c5d1e77"}}`.
+"""
+ERROR_REASON_EVENT_NOT_FOUND: ErrorReason.ValueType  # 39
+"""NOT_FOUND: The ledger holds no event of that id.
+
+Example of an ErrorInfo: `{"reason": "EVENT_NOT_FOUND", "domain": "broker.v1",
 "metadata": {"decision_id": "019ab2f0-7c1e-7000-8000-3f2a9c5d1e77"}}`.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

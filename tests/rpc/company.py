@@ -65,9 +65,11 @@ class Company:
         token = self.token(subject, tool) if subject else ""
         return Peer(target or self.world.access_target, self.authority.cert_pem, issued, token)
 
-    def admin(self, certificate: str | Issued = "admin") -> Peer:
-        """Connects to the admin port."""
-        return self.peer("", certificate, target=self.world.admin_target)
+    def admin(self, certificate: str | Issued = "admin", person: str = "") -> Peer:
+        """Connects to the admin port, for a person where a service is personal."""
+        peer = self.peer("", certificate, target=self.world.admin_target)
+        peer.token = self.world.layout.admin_token(person) if person else ""
+        return peer
 
     # --- what there is -------------------------------------------------------------------------------
     async def ticket(

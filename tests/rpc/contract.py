@@ -19,7 +19,7 @@ from broker.v1 import containment_service_pb2 as containment
 from broker.v1 import key_service_pb2 as keys
 from broker.v1 import ticket_feed_service_pb2 as feed
 from tests.rpc.company import Company, creation
-from tests.rpc.wire import Answer
+from tests.rpc.wire import Answer, Peer
 
 HIDDEN = {
     "empty": "",
@@ -79,15 +79,23 @@ class Rpc:
     wrong: Mapping[str, tuple[str, Message]] = field(default_factory=dict)  # sentence: (field, request)
     certificate: str = "tool-desk"
     stranger: str = ""  # known on the port, but not allowed this
+    person: str = ""  # at the console, where the service is personal
+    outsider: str = ""  # a person who is not allowed this
     stream: bool = False
 
 
 async def scenario(rpc: Rpc, name: str, company: Company) -> tuple[Answer, Message]:
     """Calls rightly; gives the answer and what was sent."""
     request = await rpc.right(company)
-    peer = company.peer("alice") if rpc.port == "access" else company.admin(rpc.certificate)
-    async with peer:
+    async with caller(company, rpc) as peer:
         return await peer.call(name, request, stream=rpc.stream), request
+
+
+def caller(company: Company, rpc: Rpc) -> Peer:
+    """Connects as who may call."""
+    if rpc.port == "access":
+        return company.peer("alice")
+    return company.admin(rpc.certificate, rpc.person)
 
 
 def ref(issuer: str = AGENT_ISSUER, subject: str = "ivan") -> common.AgentRef:

@@ -8,10 +8,13 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from broker import v1
 from broker.rpc import access, admin
+from tests.rpc import contract, contract_audit
 from tests.rpc.company import creation, eventually
-from tests.rpc.contract import CONTRACT, FORGED, scenario
+from tests.rpc.contract import FORGED, caller, scenario
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+CONTRACT = {**contract.CONTRACT, **contract_audit.CONTRACT}
 
 
 def described():
@@ -56,7 +59,13 @@ async def test_types_of_requests(name):
     free = {f"google.protobuf.{kind}" for kind in ("Any", "Struct", "Value", "ListValue", "FieldMask")}
     assert not free & set(seen)
 
-    assert set(seen) <= {RPCS[name].input_type.full_name, "broker.v1.AgentRef", "google.protobuf.Duration"}
+    plain = {
+        "broker.v1.AgentRef",
+        "broker.v1.EventFilter",
+        "google.protobuf.Duration",
+        "google.protobuf.Timestamp",
+    }
+    assert set(seen) <= {RPCS[name].input_type.full_name, *plain}
 
 
 @rpc_names
@@ -87,6 +96,9 @@ async def test_unauthenticated(company, name):
             async with company.admin(tool) as stranger:
                 refused = await stranger.call(name, request, token=company.token("alice"), stream=rpc.stream)
                 attempts.append((refused, "TOOL_IDENTITY_INVALID"))
+    if rpc.person:
+        async with company.admin(rpc.certificate) as nobody:
+            attempts.append((await nobody.call(name, request), "TOKEN_INVALID"))
     for answer, reason in attempts:
         assert (answer.code, answer.reason) == ("UNAUTHENTICATED", reason)
         leaf = await company.recorded(answer)
@@ -106,12 +118,23 @@ async def test_forbidden(company, name):
     assert (await company.recorded(answer))["detail"]["method"] == f"/broker.v1.{name}"
 
 
+@pytest.mark.parametrize("name", sorted(name for name, rpc in CONTRACT.items() if rpc.outsider))
+async def test_forbidden_person(company, name):
+    """At a console that may call it, a person whose roles may not is refused, on record by name."""
+    rpc = CONTRACT[name]
+    async with company.admin(rpc.certificate, rpc.outsider) as console:
+        answer = await console.call(name, await rpc.right(company))
+
+    assert (answer.code, answer.reason) == ("PERMISSION_DENIED", "ADMIN_DENIED")
+    assert (await company.recorded(answer))["agent"].endswith(f"|{rpc.outsider}")
+
+
 @pytest.mark.attack("B4", "B5", "B6", "B7")
 @pytest.mark.parametrize("name", sorted(name for name, rpc in CONTRACT.items() if rpc.wrong))
 async def test_malformed_fields(company, name):
     """A request that is out of its bounds is INVALID_ARGUMENT, names the field alone, and is on record."""
     rpc = CONTRACT[name]
-    async with _caller(company, rpc) as peer:
+    async with caller(company, rpc) as peer:
         for sentence, (field, request) in rpc.wrong.items():
             answer = await peer.call(name, request, stream=rpc.stream)
             assert (answer.code, answer.fields) == ("INVALID_ARGUMENT", [field]), sentence
@@ -157,7 +180,7 @@ async def test_garbage(company, name):
     right = (await rpc.right(company)).SerializeToString()
     first = RPCS[name].input_type.fields_by_number.get(1)
     is_text = first is not None and first.type == first.TYPE_STRING
-    async with _caller(company, rpc) as peer:
+    async with caller(company, rpc) as peer:
         for sentence, data in GARBAGE.items():
             if "text" in sentence and not is_text:
                 continue
@@ -176,7 +199,7 @@ async def test_wrong_wire_type(company, name):
     rpc = CONTRACT[name]
     right = await rpc.right(company)
     data = right.SerializeToString()
-    async with _caller(company, rpc) as peer:
+    async with caller(company, rpc) as peer:
         for field in RPCS[name].input_type.fields:
             tag = (field.number << 3) | 5  # 32 bits: no field of ours is one
             answer = await peer.call(name, data + bytes([tag]) + b"\0\0\0\0", stream=rpc.stream)
@@ -202,10 +225,6 @@ async def test_ten_megabytes(company):
 
         right = creation(await company.ticket())
         assert (await peer.call("AccessService/CreateGrant", right)).code == "OK"
-
-
-def _caller(company, rpc):
-    return company.peer("alice") if rpc.port == "access" else company.admin(rpc.certificate)
 
 
 async def _differs(count, before):

@@ -1,0 +1,48 @@
+"""Between AuditService's messages and the client's values, and nothing else."""
+
+from __future__ import annotations
+
+from broker.client import audit_values as values
+from broker.client import wire
+from broker.v1 import audit_service_pb2 as pb
+
+
+def event_filter(query: values.EventQuery) -> pb.EventFilter:
+    """Gives the message of a query."""
+    message = pb.EventFilter(
+        tool=query.tool,
+        customer=query.customer,
+        ticket=query.ticket,
+        grant_id=query.grant_id,
+        kind=query.kind,
+        outcome=query.outcome,
+        reason=query.reason,
+        policy_version=query.policy_version,
+    )
+    if query.agent is not None:
+        message.agent.CopyFrom(wire.agent_ref(query.agent))
+    if query.since is not None:
+        message.since.FromDatetime(query.since)
+    if query.until is not None:
+        message.until.FromDatetime(query.until)
+    return message
+
+
+def event(m: pb.LedgerEvent) -> values.LedgerEvent:
+    """Gives an event."""
+    return values.LedgerEvent(
+        event_id=m.event_id,
+        leaf_index=m.leaf_index if m.HasField("leaf_index") else None,
+        record_time=wire.time(m.record_time),
+        kind=m.kind,
+        outcome=m.outcome,
+        reason=m.reason,
+        agent=m.agent,
+        tool=m.tool,
+        customer=m.customer,
+        ticket=m.ticket,
+        grant_id=m.grant_id,
+        trace_id=m.trace_id,
+        policy_version=m.policy_version,
+        leaf=m.leaf,
+    )
