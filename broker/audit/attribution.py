@@ -281,7 +281,7 @@ class _Attributing:
         )
 
     def _beside_agents(self, tested: list[Candidate]) -> list[Candidate]:
-        """Makes tools answer for what the likeliest two agents do not explain: an agent reads through tools."""
+        """Makes tools answer for what the likeliest two agents do not explain: those read through tools."""
         agents = sorted(
             (t for t in tested if t.kind == "agent" and len(t.lines) > 1),
             key=lambda t: (t.p_value, t.subjects),

@@ -51,7 +51,7 @@ async def plan_install(conn: Connection, catalog: Catalog) -> Plan:
     world = _look_past(now, done)
     if found := findings(catalog, world):
         raise InstallRefusedError(found)
-    steps = build(catalog, world, with_store=not done)
+    steps = build(catalog, world, [s.sql for s in done])
     same = [s.sql for s in steps] == [s.sql for s in done if s.part == "mapping"]
     if done and same and await _unspoilt(conn, now):
         return Plan((), notes(catalog, world))

@@ -9,11 +9,11 @@ Invariants:
 from __future__ import annotations
 
 import string
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from broker.catalog import Catalog, Kind
+from broker.catalog import Catalog, Kind, Mask
 from broker.database import queries
 from broker.records.relations import RESERVED, WORD, Relation, World, chain
 
@@ -33,7 +33,13 @@ UNDOING = "-- an undo itself"
 
 OUR_POLICIES = frozenset({"broker_guard_others", "broker_guard_passes"})
 
-STORE_TABLES = ("guard_key", "salt", "install_step", "installation")
+STORE_TABLES = ("guard_key", "salt", "install_step", "installation", "match_quota")
+
+MATCH_CALL = 500
+"""Most identifiers of complainants that one call turns into pseudonyms."""
+
+MATCH_DAY = 2000
+"""Most on one day (UTC), of all auditors together: a complaint file is no way to try a list of people."""
 
 FUNCTIONS = (  # template, signature, who may call it
     ("customer_key", "customer_key(text)", ""),
@@ -41,6 +47,8 @@ FUNCTIONS = (  # template, signature, who may call it
     ("open_passes", "open_passes()", "broker_reader, broker_guard"),
     ("pseudonyms", "pseudonyms(text[], text[])", "broker_reader"),
     ("status", "status()", "broker_reader"),
+    ("unseal", "unseal(broker_guard.guard_key, text, text)", ""),
+    ("match_customers", "match_customers(text, text[], text[])", "broker_auditor"),
 )
 
 INTEGERS = frozenset({"smallint", "integer", "bigint"})
@@ -236,10 +244,17 @@ def slow(kind: Kind, relation: Relation) -> Iterator[str]:
         yield f"{column.quoted} is not unique; one customer may show as several, of which one is read"
 
 
-def build(catalog: Catalog, world: World, *, with_store: bool) -> tuple[Step, ...]:
-    """Makes the steps; `findings` was empty."""
+def build(catalog: Catalog, world: World, done: Collection[str] = ()) -> tuple[Step, ...]:
+    """Makes the steps; `findings` was empty.
+
+    Args:
+        catalog: what is to be mapped.
+        world: what the database looks like, an installed mapping taken away.
+        done: statements that were run before; of the store, only what is not among them is made.
+    """
     return (
-        *(_store() if with_store else ()),
+        *(step for step in _store() if step.sql not in done),
+        *_matching(catalog, world),
         *_functions(catalog, world),
         *_guards(catalog, world),
         *_views(catalog, world),
@@ -257,11 +272,66 @@ def _store() -> Iterator[Step]:
 def _functions(catalog: Catalog, world: World) -> Iterator[Step]:
     key_type = world.relations[catalog.root.name].columns[catalog.root.key].type
     for name, signature, callers in FUNCTIONS:
-        yield _step(name, f"function {signature}", key_type=key_type)
+        yield _step(name, f"function {signature}", key_type=key_type, **_match_parts(catalog, world))
         yield Step(fill("function_private", function=signature), "", "nobody calls it by default")
         if callers:
             yield Step(fill("function_grant", function=signature, roles=callers), "", "these may call it")
         yield Step(fill("function_owner", function=signature), "", "it runs with the keeper's rights")
+
+
+def _contacts(catalog: Catalog, world: World) -> dict[str, str]:
+    """Gives the quoted columns of the customers' table that hold an e-mail address or a telephone number."""
+    relation = world.relations[catalog.root.name]
+    if relation.is_view:  # it reads with the guard's rights, to whom nobody is visible without a pass
+        return {}
+    kinds = {Mask.EMAIL: "email", Mask.PHONE: "phone"}
+    return {
+        relation.columns[f.column].quoted: kinds[f.mask]
+        for f in catalog.root.fields.values()
+        if f.mask in kinds
+    }
+
+
+def _matching(catalog: Catalog, world: World) -> Iterator[Step]:
+    """Makes what turns complainants into pseudonyms: the mask of a field says that it is a contact."""
+    yield _step("match_usage", "auditors may name their one function")
+    contacts = _contacts(catalog, world)
+    if not contacts:
+        return
+    relation = world.relations[catalog.root.name]
+    key = relation.columns[catalog.root.key].quoted
+    columns = dict.fromkeys([key, *contacts])
+    yield _grant(relation, columns, "broker_guard_keeper", "what complaints are compared with")
+    values = ", ".join(
+        f"('{kind}', {fill(f'plain_{kind}', text=f't.{column}::text')})" for column, kind in contacts.items()
+    )
+    yield _step("match_create", "for the moment of handing over the view")
+    yield _step("match_view", "contacts, comparable", table=relation.quoted, key=key, values=values)
+    yield Step(fill("match_view_owner"), "", "nobody logs in as its owner")
+    yield Step(fill("match_create_end"), "", "handed over")
+
+
+def _match_parts(catalog: Catalog, world: World) -> dict[str, str]:
+    return {
+        "call": str(MATCH_CALL),
+        "day": str(MATCH_DAY),
+        "email": fill("plain_email", text="a.told"),
+        "phone": fill("plain_phone", text="a.told"),
+        "contacts": fill("match_contacts") if _contacts(catalog, world) else "",
+    }
+
+
+def _grant(relation: Relation, columns: Iterable[str], role: str, why: str) -> Step:
+    return _step(
+        "columns_grant",
+        why,
+        table=relation.quoted,
+        columns=", ".join(columns),
+        role=role,
+        revokes="\n    ".join(
+            fill("column_revoke", table=relation.quoted, column=c, role=role) + ";" for c in columns
+        ),
+    )
 
 
 def _guards(catalog: Catalog, world: World) -> Iterator[Step]:
@@ -271,15 +341,7 @@ def _guards(catalog: Catalog, world: World) -> Iterator[Step]:
         columns = [c for c in _readable(world, relation, kinds) if not relation.columns[c].guard_granted]
         if columns and not (relation.is_view and relation.guard_owns):
             quoted = [relation.columns[c].quoted for c in columns]
-            yield _step(
-                "columns_grant",
-                "the mapped columns, no other",
-                table=relation.quoted,
-                columns=", ".join(quoted),
-                revokes="\n    ".join(
-                    fill("column_revoke", table=relation.quoted, column=c) + ";" for c in quoted
-                ),
-            )
+            yield _grant(relation, quoted, "broker_guard", "the mapped columns, no other")
         if relation.is_view:
             continue
         table = relation.quoted
@@ -376,5 +438,5 @@ def _view_parts(catalog: Catalog, world: World, kind: Kind) -> dict[str, str]:
 
 
 def _step(name: str, why: str, *, part: str = "mapping", relation: str = "", **values: str) -> Step:
-    undo = "schema_create_end" if name == "schema_create" else f"{name}_undo"
+    undo = f"{name}_end" if name in {"schema_create", "match_create"} else f"{name}_undo"
     return Step(fill(name, **values), fill(undo, **values), why, part, relation)

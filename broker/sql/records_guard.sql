@@ -50,6 +50,15 @@ CREATE TABLE broker_guard.salt (
 -- Undoes store_salt; every pseudonym in the ledger becomes nobody's.
 DROP TABLE broker_guard.salt;
 
+-- name: store_match_quota#
+-- Makes the count of identifiers that auditors had matched: day * 1,000,000 + how many on it. A sequence, because
+-- a transaction that is rolled back gives nothing of it back.
+CREATE SEQUENCE broker_guard.match_quota;
+
+-- name: store_match_quota_undo#
+-- Undoes store_match_quota.
+DROP SEQUENCE broker_guard.match_quota;
+
 -- name: store_install_step#
 -- Makes the record of what was done, so that the undo needs no catalog.
 CREATE TABLE broker_guard.install_step (
@@ -172,6 +181,165 @@ $$;
 -- Undoes pseudonyms.
 DROP FUNCTION IF EXISTS broker_guard.pseudonyms(text[], text[]);
 
+-- name: match_usage#
+-- Lets auditors name the one function that is theirs.
+GRANT USAGE ON SCHEMA broker_guard TO broker_auditor;
+
+-- name: match_usage_undo#
+-- Undoes match_usage.
+REVOKE USAGE ON SCHEMA broker_guard FROM broker_auditor;
+
+-- name: match_view#
+-- Makes every customer's e-mail address and telephone number comparable; for the keeper's function alone.
+CREATE VIEW broker_guard.match_contact AS
+SELECT t.@{key}::text AS customer, v.kind, v.plain
+FROM @{table} AS t
+CROSS JOIN LATERAL (VALUES @{values}) AS v (kind, plain)
+WHERE v.plain <> '';
+
+-- name: match_view_undo#
+-- Undoes match_view.
+DROP VIEW IF EXISTS broker_guard.match_contact;
+
+-- name: match_view_owner#
+-- Hands the view to the keeper.
+ALTER VIEW broker_guard.match_contact OWNER TO broker_guard_keeper;
+
+-- name: match_create#
+-- Lets the keeper take over the view, which needs CREATE for the moment of the hand-over.
+GRANT CREATE ON SCHEMA broker_guard TO broker_guard_keeper;
+
+-- name: match_create_end#
+-- Ends match_create.
+REVOKE CREATE ON SCHEMA broker_guard FROM broker_guard_keeper;
+
+-- name: plain_email
+-- An e-mail address as it is compared: no blanks around it, letters small.
+lower(btrim(@{text}, E' \\t\\r\\n'));
+
+-- name: plain_phone
+-- A telephone number as it is compared: its digits; no extension, no "(0)", and 00 for + gone. Fewer than seven
+-- digits are none.
+(
+    SELECT CASE WHEN length(n.digits) >= 7 THEN n.digits END
+    FROM (
+        SELECT regexp_replace(
+            regexp_replace(replace(regexp_replace(lower(@{text}), '(x|ext|;|#).*$', ''), '(0)', ''), '[^0-9+]', '', 'g'),
+            '^(00|[+])|[+]', '', 'g'
+        ) AS digits
+    ) AS n
+);
+
+-- name: match_contacts
+-- Finds customers by contact, in one scan for all that is asked.
+UNION
+        SELECT w.line, m.customer FROM broker_guard.match_contact AS m
+        INNER JOIN wanted AS w ON w.kind = m.kind AND w.plain = m.plain
+        WHERE EXISTS (SELECT FROM wanted AS any_contact WHERE any_contact.kind IN ('email', 'phone'));
+
+-- name: match_customers#
+-- Turns identifiers (email, phone, customer, ticket: sealed) into pseudonyms for an auditor, whose pass says that
+-- the query is on record. A person for whom no agent was ever granted anything, who has no salt, looks like a
+-- stranger; so what it tells is that somebody is in the ledger, not who is a customer.
+CREATE FUNCTION broker_guard.match_customers(pass text, kinds text[], told text[])
+RETURNS TABLE (line integer, found text, pseudonym text)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = broker_guard, pg_temp ROWS 100
+AS $$
+#variable_conflict use_column
+DECLARE
+    part text[] := string_to_array(pass, '|'); -- match, key, event, nonce, lines, end, MAC
+    verifying broker_guard.guard_key;
+    today bigint := floor(extract(epoch FROM clock_timestamp()) / 86400)::bigint * 1000000;
+    used bigint;
+BEGIN
+    IF cardinality(kinds) > @{call} OR cardinality(kinds) IS DISTINCT FROM cardinality(told) THEN
+        RAISE EXCEPTION 'at most @{call} identifiers' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    SELECT k.* INTO verifying FROM broker_guard.guard_key AS k
+    WHERE k.key_id = part[2] AND (k.verify_until IS NULL OR k.verify_until > clock_timestamp());
+    IF cardinality(part) IS DISTINCT FROM 7 OR part[1] <> 'match' OR verifying.key_id IS NULL
+        OR sha256(convert_to(part[7], 'UTF8')) IS DISTINCT FROM sha256(convert_to(encode(sha256(verifying.outer_pad
+            || sha256(verifying.inner_pad || convert_to(left(pass, -65), 'UTF8'))), 'hex'), 'UTF8'))
+    THEN
+        RAISE EXCEPTION 'not a pass' USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    IF part[6]::bigint < extract(epoch FROM clock_timestamp()) - 5 OR part[5]::bigint <> cardinality(kinds) THEN
+        RAISE EXCEPTION 'the pass is over, or for another number' USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    -- One after the other: two who looked at once would both see room.
+    PERFORM pg_advisory_xact_lock(1651663207, 1);
+    SELECT greatest(q.last_value, today) INTO used FROM broker_guard.match_quota AS q;
+    IF used - today + cardinality(kinds) > @{day} THEN
+        RAISE EXCEPTION 'the identifiers of today are used up' USING ERRCODE = 'BK020';
+    END IF;
+    PERFORM setval('broker_guard.match_quota', used + cardinality(kinds));
+    RETURN QUERY
+    WITH asked AS (
+        SELECT u.n::integer AS line, u.kind, u.told, count(*) FILTER (WHERE u.kind = 'ticket') OVER (ORDER BY u.n) AS ticket
+        FROM unnest(kinds, told) WITH ORDINALITY AS u (kind, told, n)
+    ),
+    wanted AS MATERIALIZED (
+        SELECT a.line, a.kind, CASE a.kind
+            WHEN 'email' THEN @{email}
+            WHEN 'phone' THEN @{phone}
+            WHEN 'customer' THEN btrim(a.told)
+            WHEN 'ticket' THEN broker_guard.unseal(verifying, part[4] || '|' || a.ticket, a.told)
+        END AS plain
+        FROM asked AS a
+    ),
+    met AS (
+        SELECT w.line, w.plain AS customer FROM wanted AS w WHERE w.kind IN ('customer', 'ticket')
+        @{contacts}
+    ),
+    counted AS (
+        SELECT
+            met.line, count(*) AS people, count(s.customer) AS salted,
+            min(encode(sha256(s.salt || convert_to('customer|' || s.customer, 'UTF8')), 'hex')) AS pseudonym
+        FROM met LEFT JOIN broker_guard.salt AS s ON s.customer = met.customer
+        GROUP BY met.line
+    )
+    SELECT
+        w.line,
+        CASE WHEN c.people = 1 AND c.salted = 1 THEN 'one' WHEN c.salted > 1 THEN 'several' ELSE 'none' END,
+        CASE WHEN c.people = 1 AND c.salted = 1 THEN left(c.pseudonym, 32) END
+    FROM wanted AS w LEFT JOIN counted AS c ON c.line = w.line
+    ORDER BY w.line;
+END
+$$;
+
+-- name: match_customers_undo#
+-- Undoes match_customers.
+DROP FUNCTION IF EXISTS broker_guard.match_customers(text, text[], text[]);
+
+-- name: unseal#
+-- Opens what broker.seal sealed; what is no such thing is nobody.
+CREATE FUNCTION broker_guard.unseal(key broker_guard.guard_key, nonce text, sealed text) RETURNS text
+LANGUAGE plpgsql IMMUTABLE SECURITY DEFINER SET search_path = broker_guard, pg_temp
+AS $$
+DECLARE
+    bytes bytea;
+    stream bytea := '';
+BEGIN
+    IF sealed !~ '^[0-9a-f]{576}$' THEN
+        RETURN NULL;
+    END IF;
+    bytes := decode(sealed, 'hex');
+    FOR i IN 0..8 LOOP
+        stream := stream || sha256(key.outer_pad || sha256(key.inner_pad || convert_to(concat_ws('|', 'seal', nonce, i), 'UTF8')));
+    END LOOP;
+    FOR i IN 0..287 LOOP
+        bytes := set_byte(bytes, i, get_byte(bytes, i) # get_byte(stream, i));
+    END LOOP;
+    RETURN nullif(convert_from(rtrim(bytes, '\x00'::bytea), 'UTF8'), '');
+EXCEPTION WHEN data_exception THEN
+    RETURN NULL;
+END
+$$;
+
+-- name: unseal_undo#
+-- Undoes unseal.
+DROP FUNCTION IF EXISTS broker_guard.unseal(broker_guard.guard_key, text, text);
+
 -- name: status#
 -- Says what is installed; nothing in it is secret.
 CREATE FUNCTION broker_guard.status()
@@ -203,7 +371,7 @@ GRANT EXECUTE ON FUNCTION broker_guard.@{function} TO @{roles};
 
 -- name: columns_grant#
 -- Lets the guard read the mapped columns of a table, and no other.
-GRANT SELECT (@{columns}) ON @{table} TO broker_guard;
+GRANT SELECT (@{columns}) ON @{table} TO @{role};
 
 -- name: columns_grant_undo#
 -- Undoes columns_grant.
@@ -216,7 +384,7 @@ $undo$;
 -- name: column_revoke#
 -- Takes back one column; one that its owner has renamed since keeps the right, and `check` names it.
     BEGIN
-        REVOKE SELECT (@{column}) ON @{table} FROM broker_guard;
+        REVOKE SELECT (@{column}) ON @{table} FROM @{role};
     EXCEPTION WHEN undefined_column OR undefined_table OR invalid_schema_name THEN NULL;
     END;
 
