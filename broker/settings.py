@@ -130,7 +130,10 @@ class Settings(BaseSettings):
     admin_dsn: str = Field("", description="broker database as broker_admin (admin process, `policy replay`)")
     feed_dsn: str = Field("", description="broker database as broker_feed (admin process, `feed import`)")
     auditor_dsn: str = Field(
-        "", description="broker database as broker_auditor (admin process, `trace show`)"
+        "", description="broker database as broker_auditor (admin process, `trace show`, `audit …`)"
+    )
+    auditor_records_dsn: str = Field(
+        "", description="records database as broker_auditor (`audit attribute`); unset: it is the broker's"
     )
     owner_dsn: str = Field(
         "", description="broker database as broker_owner (`migrate`, `keys rotate --guard`)"

@@ -81,6 +81,18 @@ async def catch_up(pool: asyncpg.Pool, progress: Callable[[str], None] = lambda 
     await step(pool, exact=True)
 
 
+def until(stop: asyncio.Event) -> Callable[[float], Awaitable[None]]:
+    """Gives what waits some seconds, or until it is time to stop."""
+
+    async def wait(seconds: float) -> None:
+        try:
+            await asyncio.wait_for(stop.wait(), seconds)
+        except TimeoutError:
+            return
+
+    return wait
+
+
 async def keep_up(
     pool: asyncpg.Pool,
     stop: asyncio.Event,
@@ -96,14 +108,7 @@ async def keep_up(
         on_lag: takes the seconds that the index is behind, after every step.
         wait: waits between steps; by default until `stop`, or the seconds given.
     """
-
-    async def until_stopped(seconds: float) -> None:
-        try:
-            await asyncio.wait_for(stop.wait(), seconds)
-        except TimeoutError:
-            return
-
-    wait = wait or until_stopped
+    wait = wait or until(stop)
     while not stop.is_set():
         pause = PAUSE
         try:

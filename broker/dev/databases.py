@@ -72,6 +72,7 @@ class Databases:
             "admin_dsn": self.dsn("broker_admin"),
             "feed_dsn": self.dsn("broker_feed"),
             "auditor_dsn": self.dsn("broker_auditor"),
+            "auditor_records_dsn": self.records_dsn("broker_auditor"),
             "owner_dsn": self.dsn("broker_owner"),
             "records_owner_dsn": self.records_dsn(),
         }

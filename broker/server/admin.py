@@ -14,6 +14,7 @@ from google.protobuf.empty_pb2 import Empty
 
 from broker.access import Refusals
 from broker.audit.disclosures import keep_up
+from broker.audit.unexplained import keep_judging
 from broker.authn import PersonVerifier, RevokedSerials, SteadyClock, ToolVerifier, open_sources
 from broker.containment import Containment
 from broker.database import connection, open_pool, queries
@@ -76,7 +77,7 @@ async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
         metrics = Metrics(METHOD_NAMES)
         index_pool = await until_there(
             "broker database",
-            partial(open_pool, settings.admin_dsn, name="broker-admin: disclosures", max_size=1,
+            partial(open_pool, settings.admin_dsn, name="broker-admin: disclosures", max_size=2,
                     statement_timeout=INDEX_TIMEOUT),
             report, stop,
         )  # fmt: skip
@@ -138,7 +139,10 @@ async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
         sequencing = asyncio.create_task(sequencer.run(stop))
         await port.start()
 
-        indexing = asyncio.create_task(keep_up(index_pool, stop, on_lag=metrics.disclosure_index_lag.set))
+        derived = [
+            asyncio.create_task(keep_up(index_pool, stop, on_lag=metrics.disclosure_index_lag.set)),
+            asyncio.create_task(keep_judging(index_pool, stop)),
+        ]
         await _watch(port, holder, containment, pool, refusals, metrics, report, stop)
 
         report("draining")
@@ -146,8 +150,9 @@ async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
         await sequencing
         await record_rest(refusals)
         await ledger.drain()
-        indexing.cancel()  # a step that is cut off has not happened
-        await asyncio.gather(indexing, return_exceptions=True)
+        for task in derived:
+            task.cancel()  # a step that is cut off has not happened
+        await asyncio.gather(*derived, return_exceptions=True)
 
 
 async def _open_persons(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) -> PersonVerifier:

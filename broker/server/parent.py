@@ -41,7 +41,15 @@ DEATH_WINDOW = 60.0
 """More deaths of a child in so many seconds end the broker: something is wrong that starting won't mend."""
 
 NOT_FOR = {
-    "access": ("admin_dsn", "feed_dsn", "owner_dsn", "records_owner_dsn", "auditor_dsn", "tlog_keys_dir"),
+    "access": (
+        "admin_dsn",
+        "feed_dsn",
+        "owner_dsn",
+        "records_owner_dsn",
+        "auditor_dsn",
+        "auditor_records_dsn",
+        "tlog_keys_dir",
+    ),
     "admin": ("dsn", "reader_dsn", "owner_dsn", "records_owner_dsn"),
 }
 """Settings that a role is not given: credentials of others."""

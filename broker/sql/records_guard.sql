@@ -320,7 +320,7 @@ DECLARE
     bytes bytea;
     stream bytea := '';
 BEGIN
-    IF sealed !~ '^[0-9a-f]{576}$' THEN
+    IF length(sealed) <> 576 OR sealed !~ '^[0-9a-f]*$' THEN
         RETURN NULL;
     END IF;
     bytes := decode(sealed, 'hex');

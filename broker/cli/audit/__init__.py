@@ -5,9 +5,11 @@ from __future__ import annotations
 import typer
 
 from broker.cli.audit.accept_loss import accept_loss
+from broker.cli.audit.attribute import attribute
 from broker.cli.audit.cosign import cosign
 from broker.cli.audit.proofs import prove, prove_consistency, verify_proof
 from broker.cli.audit.prune import prune
+from broker.cli.audit.unexplained import unexplained
 from broker.cli.audit.verify import verify
 
 app = typer.Typer(
@@ -22,3 +24,5 @@ app.command("verify-proof")(verify_proof)
 app.command("cosign")(cosign)
 app.command("accept-loss")(accept_loss)
 app.command("prune")(prune)
+app.command("attribute")(attribute)
+app.command("unexplained")(unexplained)

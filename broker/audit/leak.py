@@ -1,0 +1,277 @@
+"""From a complaint file to names: `broker audit attribute`, and whoever serves the same.
+
+    (1) put the question on record: how many identifiers, of which kinds; never which
+    (2) have the records database turn them into pseudonyms, behind a pass that (1) alone gives
+    (3) bring the index of disclosures up to now
+    (4) fetch the complainants' reads before the contact, and what chance is worked out from
+    (5) rank (attribution.py)
+    (6) compare the evidence with the ledger's own bytes
+    (7) put on record whose pseudonyms were learnt and what was answered, then answer
+
+Invariants:
+- no identifier is in an event, an answer or an error; lines of the file are told by their numbers;
+- evidence is what the leaf says: a row of the index that its leaf does not bear out is no evidence.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from broker.audit.attribution import ANY_FIELD, Attribution, Candidate, Case, Chance, Read, attribute
+from broker.audit.complaints import Complaint, Complaints, Unused
+from broker.audit.disclosures import catch_up
+from broker.audit.record import Auditor, put_on_record
+from broker.database import connection, queries
+from broker.ledger import EventIds
+
+Q = queries("attribution")
+
+MOST_READS = 2000
+"""Reads of one complainant that are looked at; a person with more is no customer but a test account."""
+
+MOST_SHOWN = 10
+"""Candidates that are answered in full; the others are chance."""
+
+FOUND = {
+    "none": "matches nobody in the ledger",
+    "several": "matches several people in the ledger; which of them complained cannot be told",
+}
+
+
+class IdentifiersUsedUpError(Exception):
+    """The day's number of identifiers is used up in the records database."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One read that showed a complainant's data before the contact."""
+
+    line: int
+    event_id: UUID
+    time: datetime
+    fields: tuple[str, ...]  # of those that the caller knew; none where the leaf does not tell
+    tool: str
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A candidate by name."""
+
+    names: tuple[str, ...]
+    candidate: Candidate
+    evidence: tuple[Evidence, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LeakReport:
+    """The whole answer."""
+
+    event_id: UUID  # of the question
+    attribution: Attribution
+    suspects: tuple[Suspect, ...]
+    unused: tuple[Unused, ...]
+    lines: int
+    matched: int
+    tampered: tuple[UUID, ...] = ()  # rows of the index that their ledger events do not bear out
+
+
+async def known_fields(pool: asyncpg.Pool) -> frozenset[str]:
+    """Gives the fields that any read gave out in clear, as broker_auditor."""
+    async with connection(pool) as conn:
+        return frozenset(row["name"] for row in await conn.fetch(Q.known_fields))
+
+
+async def attribute_leak(
+    pool: asyncpg.Pool,
+    records: asyncpg.Pool,
+    complaints: Complaints,
+    *,
+    by: Auditor,
+    ids: EventIds,
+    conditioned: bool = True,
+    progress: Callable[[str], None] = lambda _: None,
+) -> LeakReport:
+    """Ranks who could be the source of a leak.
+
+    Args:
+        pool: the broker's database as broker_auditor.
+        records: the records database as broker_auditor.
+        complaints: what the file holds.
+        by: who asks.
+        ids: event ids.
+        conditioned: compare within queues and weeks, else among all customers.
+        progress: takes what is done now.
+
+    Raises:
+        IdentifiersUsedUpError: too many on this day; nothing was matched.
+        BrokerError: a database or the ledger does not answer.
+    """
+    # (1)
+    question = await put_on_record(pool, ids, by, {
+        "query": "attribute",
+        "identifiers": len(complaints.used),
+        "kinds": dict(sorted(Counter(c.kind for c in complaints.used).items())),
+        "conditioned": conditioned,
+    })  # fmt: skip
+    progress("Matching identifiers")
+    customers, unused = await _match(pool, records, question, complaints.used)  # (2)
+    await catch_up(pool, progress)  # (3)
+    progress("Comparing with the ledger")
+    async with connection(pool) as conn:
+        names = {r["name_id"]: r for r in await conn.fetch(Q.names)}
+        cases, more = await _cases(conn, customers)  # (4)
+        chance = await _chance(conn, cases, names)
+        found = attribute(cases, chance, conditioned=conditioned)  # (5)
+        suspects, tampered = await _suspects(conn, found, cases, names)  # (6)
+    await put_on_record(pool, ids, by, {
+        "query": "attribute",
+        "answers": str(question),
+        "matched": sorted({pseudonym for _, pseudonym in customers}),
+        "verdict": found.verdict.name,
+        "named": [list(s.names) for s in suspects if s.candidate.named],
+    })  # (7)  # fmt: skip
+    return LeakReport(
+        question, found, suspects, tuple(sorted((*complaints.unused, *unused, *more), key=lambda u: u.line)),
+        complaints.lines, len(customers), tampered,
+    )  # fmt: skip
+
+
+async def _match(
+    pool: asyncpg.Pool, records: asyncpg.Pool, question: UUID, used: Sequence[Complaint]
+) -> tuple[list[tuple[Complaint, str]], list[Unused]]:
+    """Turns identifiers into pseudonyms; each customer once, at the first line that names them."""
+    if not used:
+        return [], []
+    tickets = [c.identifier for c in used if c.kind == "ticket"]
+    async with connection(pool) as conn:
+        [made] = await conn.fetch(Q.match_pass, question, tickets)
+    sealed = iter(made["sealed"])
+    told = [next(sealed) if c.kind == "ticket" else c.identifier for c in used]
+    try:
+        async with connection(records) as conn:
+            rows = await conn.fetch(Q.match_customers, made["pass"], [c.kind for c in used], told)
+    except asyncpg.PostgresError as exc:
+        if exc.sqlstate == "BK020":
+            raise IdentifiersUsedUpError from exc
+        raise
+    matched: list[tuple[Complaint, str]] = []
+    unused: list[Unused] = []
+    first: dict[str, int] = {}
+    for complaint, row in zip(used, rows, strict=True):
+        pseudonym = row["pseudonym"]
+        if pseudonym is None:
+            unused.append(Unused(complaint.line, FOUND[row["found"]]))
+        elif pseudonym in first:
+            unused.append(Unused(complaint.line, f"the same customer as line {first[pseudonym]}"))
+        else:
+            first[pseudonym] = complaint.line
+            matched.append((complaint, pseudonym))
+    return matched, unused
+
+
+async def _cases(conn: Any, customers: Sequence[tuple[Complaint, str]]) -> tuple[list[Case], list[Unused]]:
+    rows = await conn.fetch(Q.reads, [pseudonym for _, pseudonym in customers], MOST_READS + 1)
+    reads: dict[str, list[Any]] = {}
+    for row in rows:
+        reads.setdefault(row["customer"], []).append(row)
+    cases, unused = [], []
+    for complaint, pseudonym in customers:
+        mine = reads.get(pseudonym, [])
+        before = tuple(
+            Read(
+                r["event_id"], r["read_time"], r["agent_id"], r["tool_id"], r["stratum_id"],
+                frozenset(r["clear"]), unreadable=r["unreadable"],
+            )
+            for r in sorted(mine, key=lambda r: r["event_id"]) if r["read_time"] < complaint.contact
+        )  # fmt: skip
+        if len(mine) > MOST_READS:
+            unused.append(
+                Unused(complaint.line, f"over {MOST_READS} reads; a test account rather than a customer")
+            )
+        elif not before:
+            unused.append(
+                Unused(complaint.line, "nobody was given anything of this customer before the contact")
+            )
+        else:
+            cases.append(Case(complaint.line, complaint.contact, complaint.fields, before))
+    return cases, unused
+
+
+async def _chance(conn: Any, cases: Sequence[Case], names: Mapping[int, Any]) -> Chance:
+    """Fetches what chance needs: of the cases' queues and weeks, and of whoever saw a complainant."""
+    strata = sorted({r.stratum for c in cases for r in c.reads})
+    subjects = sorted({s for c in cases for r in c.reads for s in (r.agent, r.tool)})
+    fields = sorted({name for c in cases for name in c.wanted} | {ANY_FIELD})
+    sizes = await conn.fetch(Q.sizes, strata)
+    weeks = {r["stratum_id"]: r for r in await conn.fetch(Q.weeks)}
+    seen = await conn.fetch(Q.seen, subjects, [*strata, *weeks], fields)
+    totals = {r["name_id"]: r["customers"] for r in await conn.fetch(Q.totals)}
+    return Chance(
+        size={r["stratum_id"]: r["customers"] for r in sizes},
+        seen={
+            (r["name_id"], r["stratum_id"], r["field"]): r["customers"]
+            for r in seen if r["stratum_id"] not in weeks
+        },
+        size_by_week={r["week"]: r["customers"] for r in weeks.values()},
+        seen_by_week={
+            (r["name_id"], weeks[r["stratum_id"]]["week"], r["field"]): r["customers"]
+            for r in seen if r["stratum_id"] in weeks
+        },
+        totals={name_id: totals.get(name_id, 0) for name_id in names},
+        tools=frozenset(name_id for name_id, r in names.items() if r["kind"] == "tool"),
+    )  # fmt: skip
+
+
+async def _suspects(
+    conn: Any, found: Attribution, cases: Sequence[Case], names: Mapping[int, Any]
+) -> tuple[tuple[Suspect, ...], tuple[UUID, ...]]:
+    shown = [c for place, c in enumerate(found.candidates) if place < MOST_SHOWN or c.named]
+    reads = {
+        c.subjects: [(case, read) for case in cases for s in c.subjects for read in case.evidence(s)]
+        for c in shown
+    }
+    wanted = {read.event_id for pairs in reads.values() for _, read in pairs}
+    leaves = {r["id"]: r["leaf"] for r in await conn.fetch(Q.leaves, sorted(wanted))}
+    suspects, tampered = [], set()
+    for candidate in shown:
+        evidence = []
+        for case, read in reads[candidate.subjects]:
+            if not _borne_out(read, leaves.get(read.event_id), names):
+                tampered.add(read.event_id)
+                continue
+            shown_fields = read.clear & case.fields if case.fields else read.clear
+            evidence.append(
+                Evidence(
+                    case.line, read.event_id, read.time, tuple(sorted(shown_fields)), names[read.tool]["name"]
+                )
+            )
+        suspects.append(
+            Suspect(tuple(names[s]["name"] for s in candidate.subjects), candidate, tuple(evidence))
+        )
+    return tuple(suspects), tuple(sorted(tampered))
+
+
+def _borne_out(read: Read, leaf: bytes | None, names: Mapping[int, Any]) -> bool:
+    """Tells whether the ledger's own bytes say what the index says."""
+    if leaf is None:
+        return False
+    if read.unreadable:
+        return True
+    try:
+        told = json.loads(leaf)
+        clear = {name for name, level in told["detail"]["levels"].items() if level == "clear"}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return False
+    return bool(
+        clear == read.clear
+        and told["agent"] == names[read.agent]["name"]
+        and told["tool"] == names[read.tool]["name"]
+    )
