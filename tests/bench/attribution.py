@@ -32,7 +32,6 @@ from __future__ import annotations
 
 import random
 import statistics
-import time
 from array import array
 from bisect import bisect_left
 from collections import Counter
@@ -354,20 +353,3 @@ def table_elsewhere(result: dict) -> Table:
             f"{row['named']:.2%}", f"{row['naive']:.0%}", str(row["draws"]),
         )  # fmt: skip
     return drawn
-
-
-if __name__ == "__main__":
-    import sys
-
-    from rich.console import Console
-
-    began = time.perf_counter()
-    measured = run(
-        quick="--full" not in sys.argv,
-        say=lambda text: print(f"{time.perf_counter() - began:6.1f} s {text}", file=sys.stderr),
-        seed=int(sys.argv[sys.argv.index("--seed") + 1]) if "--seed" in sys.argv else HELD_OUT,
-    )
-    out = Console(width=170)
-    out.print(table(measured))
-    out.print(table_elsewhere(measured))
-    print(f"{time.perf_counter() - began:.1f} s")
