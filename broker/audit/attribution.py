@@ -22,10 +22,11 @@ Invariants:
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
+from functools import cached_property
 from itertools import combinations
 from uuid import UUID
 
@@ -39,6 +40,12 @@ EXCESS = 0.05
 
 MOST_IN_PAIRS = 20
 """Most agents, lowest p-value first, who are looked at in pairs: 190 pairs."""
+
+MOST_SHOWN = 10
+"""Candidates that are told in full, beside those who are named; the others are chance."""
+
+LEAST_HITS = 2
+"""Complaints that somebody must explain to be tested beside others who do."""
 
 SHARES = {"agent": 0.8, "tool": 0.1, "pair": 0.1}
 """What each family of tests may spend of alpha."""
@@ -68,7 +75,7 @@ class Read:
     unreadable: bool = False  # the leaf does not tell: any field may have been seen
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Case:
     """A complaint whose customer is known by pseudonym, with everybody's reads before the contact."""
 
@@ -77,7 +84,7 @@ class Case:
     fields: frozenset[str]
     reads: tuple[Read, ...]
 
-    @property
+    @cached_property
     def strata(self) -> frozenset[int]:
         """Gives the queues and weeks in which this customer was served."""
         return frozenset(read.stratum for read in self.reads)
@@ -119,8 +126,8 @@ class Candidate:
     lines: tuple[int, ...]  # complaints whose customers they had seen
     expected: float  # how many chance gives
     p_value: float  # of what was asked: in the same queues and weeks, or among all customers
-    p_unconditioned: float  # among all customers, whatever queue and week
     corrected: float = 1.0  # over everything tested
+    p_unconditioned: float | None = None  # among all customers, whatever queue and week; of those shown
     named: bool = False
 
 
@@ -136,7 +143,22 @@ class Attribution:
     tests: int = 0
 
 
-Count = Callable[[int, str], int]
+def overlaps(cases: Sequence[Case]) -> tuple[set[int], dict[int, set[int]]]:
+    """Gives the cases that anybody explains, and who is tested with the cases that they explain (by place).
+
+    One complaint names nobody: whoever explains a single one is tested only where nobody explains two.
+    """
+    hits: dict[int, set[int]] = defaultdict(set)
+    for place, case in enumerate(cases):
+        for subject in {s for read in case.reads for s in (read.agent, read.tool)}:
+            if case.evidence(subject):
+                hits[subject].add(place)
+    covered = set[int]().union(*hits.values())
+    least = min(LEAST_HITS, max(map(len, hits.values()), default=0))
+    return covered, {s: places for s, places in hits.items() if len(places) >= least}
+
+
+Seen = Mapping[tuple[int, str], int]
 """Customers that somebody had seen: stratum, field -> number."""
 
 
@@ -190,7 +212,7 @@ def _weights(chance: Chance) -> _Weights:
     )
 
 
-def _parts(cases: Iterable[Case], size: Mapping[int, int], count: Count) -> tuple[list[list[float]], float]:
+def _parts(cases: Iterable[Case], size: Mapping[int, int], seen: Seen) -> tuple[list[list[float]], float]:
     """Gives the independent counts that chance makes of the cases, and their mean."""
     alike: Counter[tuple[frozenset[int], frozenset[str]]] = Counter((c.strata, c.wanted) for c in cases)
     parts, expected = [], 0.0
@@ -198,20 +220,21 @@ def _parts(cases: Iterable[Case], size: Mapping[int, int], count: Count) -> tupl
         if len(strata) == 1:
             [stratum] = strata
             population = max(size[stratum], drawn)
-            marked = min(population, *(count(stratum, name) for name in wanted))
+            marked = min(population, *(seen.get((stratum, name), 0) for name in wanted))
             parts.append(hypergeometric(population, marked, drawn))
             expected += drawn * marked / population
         else:
-            chance = min(1 - _missed(strata, size, count, name) for name in wanted)
+            chance = min(1 - _missed(strata, size, seen, name) for name in wanted)
             parts += [[1 - chance, chance]] * drawn
             expected += drawn * chance
     return parts, expected
 
 
-def _missed(strata: Iterable[int], size: Mapping[int, int], count: Count, name: str) -> float:
+def _missed(strata: Iterable[int], size: Mapping[int, int], seen: Seen, name: str) -> float:
     missed = 1.0
     for stratum in strata:
-        missed *= 1 - min(1.0, count(stratum, name) / size[stratum])
+        if marked := seen.get((stratum, name)):
+            missed *= max(0.0, 1 - marked / size[stratum])
     return missed
 
 
@@ -231,11 +254,10 @@ class _Attributing:
         self._alpha = alpha
         self._weights = _weights(chance)
         self._sums: dict[tuple[int, date, str], int] = {}
-        self._hits: dict[int, set[int]] = defaultdict(set)  # subject -> places of the cases they had seen
-        for place, case in enumerate(self._cases):
-            for subject in {s for read in case.reads for s in (read.agent, read.tool)}:
-                if case.evidence(subject):
-                    self._hits[subject].add(place)
+        self._covered, self._hits = overlaps(self._cases)
+        self._seen: dict[int, dict[tuple[int, str], int]] = defaultdict(dict)
+        for (subject, stratum, name), customers in chance.seen.items():
+            self._seen[subject][stratum, name] = customers
 
     def run(self) -> Attribution:
         if not self._cases:
@@ -248,37 +270,42 @@ class _Attributing:
             (replace(t, corrected=c) for t, c in zip(tested, corrected, strict=True)),
             key=lambda t: (t.corrected, t.p_value, len(t.subjects), t.subjects),
         )
-        named = self._name(ranked)
+        shown = [
+            c if place >= MOST_SHOWN and c.corrected > self._alpha else self._in_full(c)
+            for place, c in enumerate(ranked)
+        ]
+        named = self._name(shown)
         explained = {line for c in named for line in c.lines}
-        covered = set[int]().union(*self._hits.values())
         return Attribution(
             verdict=Verdict.NAMED if named else Verdict.NONE,
-            candidates=tuple(replace(c, named=c in named) for c in ranked),
+            candidates=tuple(replace(c, named=c in named) for c in shown),
             used=len(self._cases),
-            uncovered=tuple(c.line for place, c in enumerate(self._cases) if place not in covered),
+            uncovered=tuple(c.line for place, c in enumerate(self._cases) if place not in self._covered),
             unnamed=tuple(c.line for c in self._cases if c.line not in explained),
             tests=self._weights.tests,
         )
 
     def _test(self, subjects: tuple[int, ...], places: Collection[int]) -> Candidate:
         """Tests one subject, or two together, on the cases at some places."""
-        mine = set[int]().union(*(self._hits[s] for s in subjects)).intersection(places)
+        mine = set[int]().union(*(self._hits.get(s, set()) for s in subjects)).intersection(places)
         cases = [self._cases[place] for place in places]
-
-        def count(stratum: int, name: str) -> int:
-            return sum(self._chance.seen.get((s, stratum, name), 0) for s in subjects)
-
-        parts, expected = _parts(cases, self._chance.size, count)
-        conditioned = upper_tail(parts, len(mine))
-        unconditioned = upper_tail(self._parts_of_all(cases, subjects), len(mine))
+        seen = self._seen[subjects[0]]
+        if len(subjects) > 1:
+            seen = sum((Counter(self._seen[s]) for s in subjects), Counter())
+        parts, expected = _parts(cases, self._chance.size, seen)
+        if not self._conditioned:
+            parts = self._parts_of_all(cases, subjects)
         return Candidate(
             subjects=subjects,
             kind="pair" if len(subjects) > 1 else "tool" if subjects[0] in self._chance.tools else "agent",
             lines=tuple(self._cases[place].line for place in sorted(mine)),
             expected=expected,
-            p_value=conditioned if self._conditioned else unconditioned,
-            p_unconditioned=unconditioned,
+            p_value=upper_tail(parts, len(mine)),
         )
+
+    def _in_full(self, candidate: Candidate) -> Candidate:
+        parts = self._parts_of_all(self._cases, candidate.subjects)
+        return replace(candidate, p_unconditioned=upper_tail(parts, len(candidate.lines)))
 
     def _beside_agents(self, tested: list[Candidate]) -> list[Candidate]:
         """Makes tools answer for what the likeliest two agents do not explain: those read through tools."""
@@ -296,7 +323,7 @@ class _Attributing:
 
     def _without(self, subjects: set[int]) -> list[int]:
         """Gives the places of the cases that some subjects do not explain."""
-        gone = set[int]().union(*(self._hits[s] for s in subjects))
+        gone = set[int]().union(*(self._hits.get(s, set()) for s in subjects))
         return [place for place in range(len(self._cases)) if place not in gone]
 
     def _parts_of_all(self, cases: Iterable[Case], subjects: tuple[int, ...]) -> list[list[float]]:
@@ -335,7 +362,7 @@ class _Attributing:
     def _adds(self, subject: int, others: set[int]) -> bool:
         """Tells whether a subject is in excess on the cases that the others do not explain."""
         left = self._without(others)
-        if not self._hits[subject].intersection(left):
+        if not self._hits.get(subject, set()).intersection(left):
             return False
         return self._test((subject,), left).p_value <= self._alpha * self._weights.of((subject,))
 

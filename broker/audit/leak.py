@@ -25,7 +25,17 @@ from uuid import UUID
 
 import asyncpg
 
-from broker.audit.attribution import ANY_FIELD, Attribution, Candidate, Case, Chance, Read, attribute
+from broker.audit.attribution import (
+    ANY_FIELD,
+    MOST_SHOWN,
+    Attribution,
+    Candidate,
+    Case,
+    Chance,
+    Read,
+    attribute,
+    overlaps,
+)
 from broker.audit.complaints import Complaint, Complaints, Unused
 from broker.audit.disclosures import catch_up
 from broker.audit.record import Auditor, put_on_record
@@ -36,9 +46,6 @@ Q = queries("attribution")
 
 MOST_READS = 2000
 """Reads of one complainant that are looked at; a person with more is no customer but a test account."""
-
-MOST_SHOWN = 10
-"""Candidates that are answered in full; the others are chance."""
 
 FOUND = {
     "none": "matches nobody in the ledger",
@@ -206,13 +213,13 @@ async def _cases(conn: Any, customers: Sequence[tuple[Complaint, str]]) -> tuple
 
 
 async def _chance(conn: Any, cases: Sequence[Case], names: Mapping[int, Any]) -> Chance:
-    """Fetches what chance needs: of the cases' queues and weeks, and of whoever saw a complainant."""
+    """Fetches what chance needs: of the cases' queues and weeks, and of whoever is tested."""
     strata = sorted({r.stratum for c in cases for r in c.reads})
-    subjects = sorted({s for c in cases for r in c.reads for s in (r.agent, r.tool)})
+    _, tested = overlaps(cases)
     fields = sorted({name for c in cases for name in c.wanted} | {ANY_FIELD})
     sizes = await conn.fetch(Q.sizes, strata)
     weeks = {r["stratum_id"]: r for r in await conn.fetch(Q.weeks)}
-    seen = await conn.fetch(Q.seen, subjects, [*strata, *weeks], fields)
+    seen = await conn.fetch(Q.seen, sorted(tested), [*strata, *weeks], fields)
     totals = {r["name_id"]: r["customers"] for r in await conn.fetch(Q.totals)}
     return Chance(
         size={r["stratum_id"]: r["customers"] for r in sizes},

@@ -116,7 +116,7 @@ def _print(report: LeakReport) -> None:
             (
                 s.candidate.kind, " + ".join(s.names), f"{len(s.candidate.lines)} of {found.used}",
                 f"{s.candidate.expected:.2f}", f"{s.candidate.p_value:.2g}", f"{s.candidate.corrected:.2g}",
-                f"{s.candidate.p_unconditioned:.2g}", s.candidate.named,
+                _small(s.candidate.p_unconditioned), s.candidate.named,
             )
             for s in report.suspects
         ),
@@ -143,6 +143,10 @@ def _print(report: LeakReport) -> None:
     print_line(f"{found.used} of {report.lines} complaints used; {found.tests} tests corrected for.")
     print_line(NOT_A_VERDICT)
     say(f"on record as event {report.event_id}")
+
+
+def _small(p: float | None) -> str:
+    return "" if p is None else f"{p:.2g}"
 
 
 def _lines(numbers: tuple[int, ...]) -> str:
