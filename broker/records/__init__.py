@@ -13,9 +13,10 @@ another catalog, `keys` rotates.
 from broker.records.checks import Assertion, check, installed_shape
 from broker.records.install import InstallRefusedError, apply, plan_install, plan_uninstall
 from broker.records.keys import LONGEST_PASS, GuardKey, list_guard_keys, rotate_guard_key
-from broker.records.plan import Plan, Step
+from broker.records.plan import Plan
 from broker.records.reader import READER_SETTINGS, Appending, RecordReader, is_pass_of
 from broker.records.shape import INSTALL_COMMAND, guard_shape, shape_digest, uncovered
+from broker.records.steps import Step
 
 __all__ = [
     "INSTALL_COMMAND",

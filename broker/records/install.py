@@ -19,9 +19,10 @@ import asyncpg
 from broker.catalog import Catalog
 from broker.database import Connection, queries
 from broker.records.checks import fingerprint
-from broker.records.plan import OUR_POLICIES, UNDOING, Plan, Step, build, findings, notes
+from broker.records.plan import OUR_POLICIES, UNDOING, Plan, build, findings, notes
 from broker.records.relations import Relation, World, look
 from broker.records.shape import guard_shape, shape_text
+from broker.records.steps import Step
 
 LOCK_TRIES = 50
 """Tries before we give up and say that the tables are busy."""

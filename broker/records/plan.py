@@ -8,14 +8,15 @@ Invariants:
 
 from __future__ import annotations
 
-import string
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from broker.catalog import Catalog, Kind, Mask
+from broker.catalog import Catalog, Kind
 from broker.database import queries
+from broker.records.matching import match_parts, matching
 from broker.records.relations import RESERVED, WORD, Relation, World, chain
+from broker.records.steps import Step, fill, grant, literal, step
 
 SCAN = 1000
 """Most rows of one customer that a view sorts; beyond, which rows are shown is arbitrary, and they
@@ -35,12 +36,6 @@ OUR_POLICIES = frozenset({"broker_guard_others", "broker_guard_passes"})
 
 STORE_TABLES = ("guard_key", "salt", "install_step", "installation", "match_quota")
 
-MATCH_CALL = 500
-"""Most identifiers of complainants that one call turns into pseudonyms."""
-
-MATCH_DAY = 2000
-"""Most on one day (UTC), of all auditors together: a complaint file is no way to try a list of people."""
-
 FUNCTIONS = (  # template, signature, who may call it
     ("customer_key", "customer_key(text)", ""),
     # PostgreSQL asks whoever reads a view for the right to call the functions in it, not the owner
@@ -53,23 +48,6 @@ FUNCTIONS = (  # template, signature, who may call it
 
 INTEGERS = frozenset({"smallint", "integer", "bigint"})
 TEXTS = frozenset({"text", "character varying"})
-
-
-class Template(string.Template):
-    """A template whose mark is `@`, because `$` is PostgreSQL's own."""
-
-    delimiter = "@"
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One statement, its undo, and why."""
-
-    sql: str
-    undo: str  # "" where undoing an earlier step undoes this one
-    why: str
-    part: str = "mapping"  # `store` outlives a change of the catalog: keys, salts, the record itself
-    relation: str = ""  # the table of another owner that it changes, quoted; locked beforehand
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,18 +87,6 @@ class Plan:
         lines = ["\\set ON_ERROR_STOP on", "BEGIN;"]
         lines += [(f"-- {why[sql]}\n" if sql in why else "") + f"{sql};" for sql in self.statements]
         return "\n\n".join([*lines, "COMMIT;"]) + "\n"
-
-
-def literal(text: str) -> str:
-    """Spells a text as an SQL literal; a backslash makes it an E'' string, whatever the session says."""
-    quoted = text.replace("\\", "\\\\").replace("'", "''")
-    return f"E'{quoted}'" if "\\" in text else f"'{quoted}'"
-
-
-def fill(name: str, **values: object) -> str:
-    """Fills a template of `sql/records_guard.sql`."""
-    text: str = getattr(queries("records_guard"), name)
-    return Template(text).substitute({k: str(v) for k, v in values.items()}).rstrip().removesuffix(";")
 
 
 def findings(catalog: Catalog, world: World) -> list[str]:
@@ -253,8 +219,8 @@ def build(catalog: Catalog, world: World, done: Collection[str] = ()) -> tuple[S
         done: statements that were run before; of the store, only what is not among them is made.
     """
     return (
-        *(step for step in _store() if step.sql not in done),
-        *_matching(catalog, world),
+        *(s for s in _store() if s.sql not in done),
+        *matching(catalog, world),
         *_functions(catalog, world),
         *_guards(catalog, world),
         *_views(catalog, world),
@@ -262,76 +228,21 @@ def build(catalog: Catalog, world: World, done: Collection[str] = ()) -> tuple[S
 
 
 def _store() -> Iterator[Step]:
-    yield _step("store_schema", "the guard's own room", part="store")
-    yield _step("store_usage", "both roles may name what lies in it", part="store")
+    yield step("store_schema", "the guard's own room", part="store")
+    yield step("store_usage", "both roles may name what lies in it", part="store")
     for table in STORE_TABLES:
-        yield _step(f"store_{table}", f"the keeper's table {table}", part="store")
+        yield step(f"store_{table}", f"the keeper's table {table}", part="store")
         yield Step(fill("store_owner", table=table), "", "nobody logs in as its owner", "store")
 
 
 def _functions(catalog: Catalog, world: World) -> Iterator[Step]:
     key_type = world.relations[catalog.root.name].columns[catalog.root.key].type
     for name, signature, callers in FUNCTIONS:
-        yield _step(name, f"function {signature}", key_type=key_type, **_match_parts(catalog, world))
+        yield step(name, f"function {signature}", key_type=key_type, **match_parts(catalog, world))
         yield Step(fill("function_private", function=signature), "", "nobody calls it by default")
         if callers:
             yield Step(fill("function_grant", function=signature, roles=callers), "", "these may call it")
         yield Step(fill("function_owner", function=signature), "", "it runs with the keeper's rights")
-
-
-def _contacts(catalog: Catalog, world: World) -> dict[str, str]:
-    """Gives the quoted columns of the customers' table that hold an e-mail address or a telephone number."""
-    relation = world.relations[catalog.root.name]
-    if relation.is_view:  # it reads with the guard's rights, to whom nobody is visible without a pass
-        return {}
-    kinds = {Mask.EMAIL: "email", Mask.PHONE: "phone"}
-    return {
-        relation.columns[f.column].quoted: kinds[f.mask]
-        for f in catalog.root.fields.values()
-        if f.mask in kinds
-    }
-
-
-def _matching(catalog: Catalog, world: World) -> Iterator[Step]:
-    """Makes what turns complainants into pseudonyms: the mask of a field says that it is a contact."""
-    yield _step("match_usage", "auditors may name their one function")
-    contacts = _contacts(catalog, world)
-    if not contacts:
-        return
-    relation = world.relations[catalog.root.name]
-    key = relation.columns[catalog.root.key].quoted
-    columns = dict.fromkeys([key, *contacts])
-    yield _grant(relation, columns, "broker_guard_keeper", "what complaints are compared with")
-    values = ", ".join(
-        f"('{kind}', {fill(f'plain_{kind}', text=f't.{column}::text')})" for column, kind in contacts.items()
-    )
-    yield _step("match_create", "for the moment of handing over the view")
-    yield _step("match_view", "contacts, comparable", table=relation.quoted, key=key, values=values)
-    yield Step(fill("match_view_owner"), "", "nobody logs in as its owner")
-    yield Step(fill("match_create_end"), "", "handed over")
-
-
-def _match_parts(catalog: Catalog, world: World) -> dict[str, str]:
-    return {
-        "call": str(MATCH_CALL),
-        "day": str(MATCH_DAY),
-        "email": fill("plain_email", text="a.told"),
-        "phone": fill("plain_phone", text="a.told"),
-        "contacts": fill("match_contacts") if _contacts(catalog, world) else "",
-    }
-
-
-def _grant(relation: Relation, columns: Iterable[str], role: str, why: str) -> Step:
-    return _step(
-        "columns_grant",
-        why,
-        table=relation.quoted,
-        columns=", ".join(columns),
-        role=role,
-        revokes="\n    ".join(
-            fill("column_revoke", table=relation.quoted, column=c, role=role) + ";" for c in columns
-        ),
-    )
 
 
 def _guards(catalog: Catalog, world: World) -> Iterator[Step]:
@@ -341,22 +252,20 @@ def _guards(catalog: Catalog, world: World) -> Iterator[Step]:
         columns = [c for c in _readable(world, relation, kinds) if not relation.columns[c].guard_granted]
         if columns and not (relation.is_view and relation.guard_owns):
             quoted = [relation.columns[c].quoted for c in columns]
-            yield _grant(relation, quoted, "broker_guard", "the mapped columns, no other")
+            yield grant(relation, quoted, "broker_guard", "the mapped columns, no other")
         if relation.is_view:
             continue
         table = relation.quoted
         conditions = dict.fromkeys(_condition(catalog, world, kind) for kind in kinds)
-        yield _step(
-            "policy_others", "every other role sees and writes as before", relation=table, table=table
-        )
-        yield _step(
+        yield step("policy_others", "every other role sees and writes as before", relation=table, table=table)
+        yield step(
             "policy_passes",
             "the guard sees rows of customers with an open pass",
             relation=table,
             table=table,
             condition=" OR ".join(f"({c})" for c in conditions),
         )
-        yield _step("row_security", "the policies take effect", relation=table, table=table)
+        yield step("row_security", "the policies take effect", relation=table, table=table)
 
 
 def _readable(world: World, relation: Relation, kinds: Sequence[Kind]) -> list[str]:
@@ -392,10 +301,10 @@ def _condition(catalog: Catalog, world: World, kind: Kind) -> str:
 
 
 def _views(catalog: Catalog, world: World) -> Iterator[Step]:
-    yield _step("schema_create", "for the moment of handing over views")
+    yield step("schema_create", "for the moment of handing over views")
     for kind in catalog.kinds.values():
         view = f"read_{kind.name}"
-        yield _step("view", f"how kind {kind.name} is read", view=view, **_view_parts(catalog, world, kind))
+        yield step("view", f"how kind {kind.name} is read", view=view, **_view_parts(catalog, world, kind))
         yield Step(fill("view_grant", view=view), "", "the only thing the reader may read")
         yield Step(fill("view_owner", view=view), "", "it reads with the guard's rights, under its policies")
     yield Step(fill("schema_create_end"), "", "handed over")
@@ -435,8 +344,3 @@ def _view_parts(catalog: Catalog, world: World, kind: Kind) -> dict[str, str]:
         "limit": str(kind.rows + 1),
         "names": ", ".join(f"'{f.full_name}'" for f in kind.fields.values()),
     }
-
-
-def _step(name: str, why: str, *, part: str = "mapping", relation: str = "", **values: str) -> Step:
-    undo = f"{name}_end" if name in {"schema_create", "match_create"} else f"{name}_undo"
-    return Step(fill(name, **values), fill(undo, **values), why, part, relation)

@@ -28,9 +28,9 @@ from broker.errors import (
 )
 from broker.model import RecordSlice, Row
 from broker.records.checks import check, installed_shape
-from broker.records.plan import Template
 from broker.records.relations import WORD
 from broker.records.shape import Shape
+from broker.records.steps import Template
 
 READER_SETTINGS: Mapping[str, str] = {
     # Values leave as text: their spelling must not hang on how the server is set up.
