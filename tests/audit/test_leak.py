@@ -122,29 +122,26 @@ async def leaking(audited: Audited) -> Leaking:
 
 
 class TestMatching:
-    @pytest.mark.parametrize(
-        ("kind", "told", "customer"),
-        [
-            ("email", "person7@example.org", "C-7"),
-            ("email", "  PERSON7@EXAMPLE.ORG", "C-7"),
-            ("email", "person7@example.or", None),
-            ("email", "person%@example.org", None),
-            ("phone", "+442079460007", "C-7"),
-            ("phone", "0044 (0)20 7946-0007 ext. 12", "C-7"),
-            ("phone", "020 7946 0007", None),  # of which country?
-            ("phone", "0007", None),
-            ("customer", "C-7", "C-7"),
-            ("customer", "c-7", None),
-            ("ticket", "T-1", "C-1"),
-            ("ticket", "T-none", None),
-            ("ticket", "T-two", None),
-            ("word", "C-7", None),
-        ],
-    )
-    async def test_by_exact_comparison_of_what_is_normalised(self, leaking, kind, told, customer):
+    async def test_by_exact_comparison_of_what_is_normalised(self, leaking):
         """Blanks, letters' size and a number's punctuation do not count; everything else does."""
-        found = await leaking.match((kind, told))
-        assert found == [("one", customer) if customer else ("none", None)]
+        table = {
+            ("email", "person7@example.org"): "C-7",
+            ("email", "  PERSON7@EXAMPLE.ORG"): "C-7",
+            ("email", "person7@example.or"): None,
+            ("email", "person%@example.org"): None,
+            ("phone", "+442079460007"): "C-7",
+            ("phone", "0044 (0)20 7946-0007 ext. 12"): "C-7",
+            ("phone", "020 7946 0007"): None,  # of which country?
+            ("phone", "0007"): None,
+            ("customer", "C-7"): "C-7",
+            ("customer", "c-7"): None,
+            ("ticket", "T-1"): "C-1",
+            ("ticket", "T-none"): None,
+            ("ticket", "T-two"): None,
+            ("word", "C-7"): None,
+        }
+        found = {told: await leaking.match(told) for told in table}
+        assert found == {told: [("one", c) if c else ("none", None)] for told, c in table.items()}
 
     async def test_one_question_many_lines(self, leaking):
         """Answers come in the order of the lines, tickets between others included."""
