@@ -134,10 +134,14 @@ class TestVisits:
         await self._work(served, "i|b", "T4", 1)  # somebody else's
         await self._work(served, None, "T4", 2, version=2)
         await self._visit(served, "i|a", "T5", 0, known=False)
+        await self._visit(served, "i|b", "T6", 0)
+        await self._work(served, "i|b", "T6", 1)
         await self._judge_all(served)
 
-        rows = await served.rows("SELECT visits, unexplained, unjudged FROM broker.visit_tally")
-        assert [tuple(r) for r in rows] == [(5, 3, 1)]
+        rows = await served.rows(
+            "SELECT visits, unexplained, unjudged FROM broker.visit_tally ORDER BY agent_id"
+        )
+        assert [tuple(r) for r in rows] == [(5, 3, 1), (1, 0, 0)]
         visits = await served.rows("SELECT ticket, reads FROM broker.unexplained_visit ORDER BY ticket")
         assert [tuple(r) for r in visits] == [("p-T2", 1), ("p-T3", 1), ("p-T4", 1)]
 
