@@ -91,7 +91,8 @@ class LeakReport:
 
 
 async def known_fields(pool: asyncpg.Pool) -> frozenset[str]:
-    """Gives the fields that any read gave out in clear, as broker_auditor."""
+    """Gives the fields that any read gave out in clear up to now, as broker_auditor."""
+    await catch_up(pool)
     async with connection(pool) as conn:
         return frozenset(row["name"] for row in await conn.fetch(Q.known_fields))
 

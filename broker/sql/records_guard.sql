@@ -213,11 +213,11 @@ GRANT CREATE ON SCHEMA broker_guard TO broker_guard_keeper;
 -- Ends match_create.
 REVOKE CREATE ON SCHEMA broker_guard FROM broker_guard_keeper;
 
--- name: plain_email
+-- name: plain_email#
 -- An e-mail address as it is compared: no blanks around it, letters small.
 lower(btrim(@{text}, E' \\t\\r\\n'));
 
--- name: plain_phone
+-- name: plain_phone#
 -- A telephone number as it is compared: its digits; no extension, no "(0)", and 00 for + gone. Fewer than seven
 -- digits are none.
 (
@@ -230,7 +230,7 @@ lower(btrim(@{text}, E' \\t\\r\\n'));
     ) AS n
 );
 
--- name: match_contacts
+-- name: match_contacts#
 -- Finds customers by contact, in one scan for all that is asked.
 UNION
         SELECT w.line, m.customer FROM broker_guard.match_contact AS m

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import uuid
 from contextlib import AsyncExitStack
@@ -16,6 +17,7 @@ from broker.audit.complaints import Complaint, Complaints
 from broker.audit.leak import IdentifiersUsedUpError, LeakReport, attribute_leak
 from broker.audit.record import Auditor, put_on_record
 from broker.catalog import Catalog, Field, Kind, Mask
+from broker.cli import run
 from broker.ledger import EventIds
 from broker.records import apply, plan_install, plan_uninstall, rotate_guard_key
 from tests.audit.conftest import Audited
@@ -364,3 +366,52 @@ class TestAttributing:
         report = await leaking.ask(("customer", "C-1"))
         assert len(report.tampered) == 1
         assert all(e.event_id not in report.tampered for s in report.suspects for e in s.evidence)
+
+
+class TestCommand:
+    """`broker audit attribute`, as it is typed."""
+
+    @pytest.fixture
+    def settings(self, leaking, monkeypatch):
+        """Points the command at the database."""
+        monkeypatch.setenv("BROKER_AUDITOR_DSN", leaking.audited.database.dsn("broker_auditor"))
+
+    async def test_prints_names_evidence_and_what_was_not_used(self, leaking, settings, tmp_path, capsys):
+        """The table and the JSON say the same; no identifier is in either, nor on standard error."""
+        await TestAttributing()._work(leaking, "i|eve", range(1, 21))
+        file = tmp_path / "complaints.csv"
+        day = (NOW + timedelta(hours=-1)).isoformat()
+        lines = [f"email,person{i}@example.org,{day},customer.phone" for i in range(1, 9)]
+        file.write_text("\n".join(["kind,identifier,contact_time,fields", *lines, f"fax,1,{day},"]) + "\n")
+
+        assert await asyncio.to_thread(run, ["audit", "attribute", str(file), "--json"]) == 0
+        as_json = capsys.readouterr()
+        found = json.loads(as_json.out)
+        assert found["verdict"] == "named"
+        assert found["candidates"][0]["names"] == ["i|eve"]
+        assert found["candidates"][0]["complaints"] == list(range(2, 10))
+        assert found["not_used"] == [{"line": 10, "why": "kind is none of email, phone, customer, ticket"}]
+
+        assert await asyncio.to_thread(run, ["audit", "attribute", str(file)]) == 0
+        as_table = capsys.readouterr()
+        assert "8 of 8" in as_table.out
+        assert "Reads of i|eve:" in as_table.out
+        assert "evidence, not a verdict" in as_table.out
+        assert found["candidates"][0]["evidence"][0]["event_id"] in as_table.out
+        assert "person" not in as_json.out + as_json.err + as_table.out + as_table.err
+
+    @pytest.mark.parametrize("content", ["", "who,when\n"])
+    async def test_a_file_that_is_none_is_wrong_usage(self, leaking, settings, tmp_path, capsys, content):
+        """Exit code 2 with what the first line should be; nothing was matched, and nothing is on record."""
+        file = tmp_path / "complaints.csv"
+        file.write_text(content)
+        assert await asyncio.to_thread(run, ["audit", "attribute", str(file)]) == 2
+        assert "kind,identifier,contact_time,fields" in capsys.readouterr().err
+        assert await leaking.audited.queries() == []
+
+    async def test_unexplained_with_nothing_to_tell(self, leaking, settings, capsys):
+        """Without a judged day the command says so and is on record all the same."""
+        assert await asyncio.to_thread(run, ["audit", "unexplained"]) == 0
+        assert "nothing to show" in capsys.readouterr().err
+        assert await asyncio.to_thread(run, ["audit", "unexplained", "--since", "yesterday"]) == 2
+        assert [q["query"] for q in await leaking.audited.queries()] == ["unexplained"]
