@@ -20,11 +20,12 @@ from broker.cli.connections import (
     Target,
     broker_at,
 )
+from broker.cli.names import agent_name
 from broker.cli.output import print_json, print_table, progress, say
 from broker.errors import StartupError
 
 if TYPE_CHECKING:
-    from broker.client import AdminClient, AgentName
+    from broker.client import AdminClient
 
 T = TypeVar("T")
 
@@ -61,7 +62,7 @@ def suspend(
       broker contain suspend mallory --reason "INC-7: reads without calls"
     """
     broker = _broker(target, ca_file, cert_file, key_file, folder)
-    name = _agent(agent, broker)
+    name = agent_name(agent, broker)
     suspension = _run(broker, lambda admin: admin.suspend(name, reason=reason))
     if as_json:
         print_json(asdict(suspension))
@@ -87,7 +88,7 @@ def reinstate(
       broker contain reinstate mallory --reason "INC-7: was a drill"
     """
     broker = _broker(target, ca_file, cert_file, key_file, folder)
-    name = _agent(agent, broker)
+    name = agent_name(agent, broker)
     ended = _run(broker, lambda admin: admin.reinstate(name, reason=reason))
     if as_json:
         print_json({"agent": asdict(name), **asdict(ended)})
@@ -120,7 +121,7 @@ def revoke(
     if bool(agent) + bool(ticket) + bool(grant) != 1:
         raise StartupError("name exactly one of --agent, --ticket and --grant")
     broker = _broker(target, ca_file, cert_file, key_file, folder)
-    name = _agent(agent, broker) if agent else None
+    name = agent_name(agent, broker) if agent else None
     revocation = _run(
         broker,
         lambda admin: admin.revoke_grants(agent=name, ticket_id=ticket, grant_id=grant, reason=reason),
@@ -170,19 +171,6 @@ def _broker(
     target: str, ca_file: Path | None, cert_file: Path | None, key_file: Path | None, folder: Path
 ) -> Broker:
     return broker_at(target, ca_file, cert_file, key_file, folder=folder, port="admin", certificate="admin")
-
-
-def _agent(text: str, broker: Broker) -> AgentName:
-    from broker.client import AgentName
-
-    issuer, bar, subject = text.partition("|")
-    if bar and issuer and subject:
-        return AgentName(issuer, subject)
-    if not broker.sample or bar:
-        raise StartupError("name the agent as issuer|subject, as in the ledger")
-    from broker.dev.layout import AGENT_ISSUER
-
-    return AgentName(AGENT_ISSUER, text)
 
 
 def _written(agent: object) -> str:

@@ -6,6 +6,7 @@ import asyncio
 from contextlib import AsyncExitStack
 from functools import partial
 
+from broker.audit.event_index import keep_up
 from broker.audit.events import EventReader
 from broker.database import open_pool
 from broker.ledger import EventIds
@@ -15,6 +16,7 @@ from broker.rpc.audit.events import EventMethods
 from broker.server.parts import close, until_there
 from broker.server.worker import Report
 from broker.settings import Settings
+from broker.telemetry import Metrics
 
 QUESTIONS = 3
 """Connections for questions: more of them at once would take the database's cores from the reads."""
@@ -23,10 +25,19 @@ QUESTION_TIMEOUT = 4.0
 """Seconds of one statement of a question; a call has five."""
 
 
+INDEX_TIMEOUT = 30.0
+"""Seconds of one step of the index; nobody waits for it."""
+
+
 async def open_auditing(
-    settings: Settings, ids: EventIds, stack: AsyncExitStack, report: Report, stop: asyncio.Event
+    settings: Settings,
+    ids: EventIds,
+    metrics: Metrics,
+    stack: AsyncExitStack,
+    report: Report,
+    stop: asyncio.Event,
 ) -> AuditService:
-    """Opens the auditors' pool and makes their service."""
+    """Opens the auditors' pool and makes their service; keeps the index until the stack closes."""
     pool = await until_there(
         "broker database",
         partial(open_pool, settings.auditor_dsn, name="broker-admin: auditors", max_size=QUESTIONS,
@@ -34,5 +45,19 @@ async def open_auditing(
         report, stop,
     )  # fmt: skip
     stack.push_async_callback(close, pool)
+    index_pool = await until_there(
+        "broker database",
+        partial(open_pool, settings.admin_dsn, name="broker-admin: event index", max_size=1,
+                statement_timeout=INDEX_TIMEOUT),
+        report, stop,
+    )  # fmt: skip
+    stack.push_async_callback(close, index_pool)
+    indexing = asyncio.create_task(keep_up(index_pool, stop, on_lag=metrics.event_index_lag.set))
+
+    async def end() -> None:
+        indexing.cancel()  # a step that is cut off has not happened
+        await asyncio.gather(indexing, return_exceptions=True)
+
+    stack.push_async_callback(end)
     asking = Asking(pool, ids)
     return AuditService(EventMethods(asking, EventReader(pool)))

@@ -84,6 +84,11 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livemax",
         )
+        self.event_index_lag = _gauge(
+            "broker_event_index_lag_chunks",
+            "Full chunks of the log that are not indexed for auditors.",
+            registry,
+        )
         self.log_size = _gauge("broker_log_size", "Leaves of the transparency log.", registry)
         self.log_unpublished = _gauge(
             "broker_log_unpublished", "Leaves that are signed and not published yet.", registry

@@ -7,16 +7,20 @@ import typer
 from broker.cli.audit.accept_loss import accept_loss
 from broker.cli.audit.attribute import attribute
 from broker.cli.audit.cosign import cosign
+from broker.cli.audit.events import event, events
 from broker.cli.audit.proofs import prove, prove_consistency, verify_proof
 from broker.cli.audit.prune import prune
 from broker.cli.audit.unexplained import unexplained
 from broker.cli.audit.verify import verify
+from broker.cli.persons import personal
 
 app = typer.Typer(
     help="Verify and prove the record, and answer auditors' questions.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+app.command("events")(personal(events))
+app.command("event")(personal(event))
 app.command("verify")(verify)
 app.command("prove")(prove)
 app.command("prove-consistency")(prove_consistency)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import getpass
-import re
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from broker.cli.output import print_json, print_line, print_table, progress_bar
 from broker.cli.policy.options import Directory, Json, read
+from broker.cli.times import moment
 from broker.errors import StartupError
 from broker.settings import read_settings
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from broker.policy import Policy
     from broker.policy.replay import Flip, ReplayReport
 
-UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 MOST_SHOWN = 3
 """Agents, ticket kinds and roles shown per flip; `--json` has more of them."""
@@ -66,21 +65,6 @@ async def _replay(dsn: str, policy: Policy, begin: datetime, end: datetime) -> R
             )  # fmt: skip
     finally:
         await pool.close()
-
-
-def moment(text: str, option: str, now: datetime) -> datetime:
-    """Reads a time, or how long ago it was.
-
-    Raises:
-        StartupError: it is neither.
-    """
-    if match := re.fullmatch(r"([0-9]{1,4})([mhdw])", text):
-        return now - timedelta(**{UNITS[match[2]]: int(match[1])})
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise StartupError(f"{option} takes 30d, 12h, 45m, 2w or a date as 2026-11-01") from None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def show(report: ReplayReport, begin: datetime, end: datetime) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from broker.audit.events import EventReader, StoredEvent
+from broker.audit.event_filter import StoredEvent
+from broker.audit.events import EventReader
 from broker.errors import RequestMalformedError
 from broker.rpc import checks
 from broker.rpc.access import timestamp

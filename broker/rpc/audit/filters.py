@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from broker.audit.events import EventFilter
+from broker.audit.event_filter import EventFilter
 from broker.errors import CATALOGUE, RequestMalformedError
 from broker.ledger import EventKind
 from broker.model import Agent
