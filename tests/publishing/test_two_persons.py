@@ -114,6 +114,7 @@ async def test_the_database_wants_two_persons_itself(desk):
     assert await desk.admin.fetchval("SELECT broker.active_policy_version()") == 2
 
 
+@pytest.mark.attack("C12")
 async def test_alone_only_where_nothing_widens(desk):
     """In an emergency a narrowing is in force at once and says so; a widening waits for a second person."""
     _, waiting, _ = await desk.publisher.propose(ANNA, draft(alone=True))

@@ -1,0 +1,149 @@
+"""What a candidate must pass: findings, tests, comparison, nobody locked out; in a process that ends."""
+
+import time
+from datetime import date
+
+import pytest
+
+from broker.policy.bundle import Bundle
+from broker.publishing import ChildExaminer, examine, examining
+from broker.publishing.gate import Question, Seat
+from tests.policy.sample import TEXTS, files
+from tests.publishing.conftest import GOVERNED
+
+TODAY = date(2026, 11, 25)
+OLD, NEW = "routed, any, present, contact, clear", "routed, customer, present, contact, clear"
+RULES = TEXTS["policy.csv"].replace(OLD, NEW)
+BASE = files(admin_csv=GOVERNED, policy_csv=RULES)
+CONSOLE = "spiffe://broker.dev/admin/console"
+ANNA = Seat(("security-admins",), CONSOLE)
+BORIS = Seat(("approvers",), CONSOLE)
+TEST = """\
+version: 1
+tests:
+  tier 1 sees the address masked:
+    roles: [tier1]
+    purpose: resolve
+    ticket: {relation: assignee, provenance: routed, opened_by: customer}
+    expect: {masked: customer.email}
+...
+"""
+
+
+def asked(policy=BASE, *, tests=None, active_tests=None, active=BASE, **more):
+    """Examines a policy against the small one."""
+    candidate = Bundle.of(policy, tests or {})
+    held = Bundle.of(active, active_tests or {})
+    return Question(candidate, held, TODAY, thorough=False, **more)
+
+
+def governed(old, new):
+    """Gives the small policy with one place of its rules edited."""
+    assert old in RULES
+    return files(admin_csv=GOVERNED, policy_csv=RULES.replace(old, new, 1))
+
+
+def test_nothing_new():
+    """What is in force passes, widens nothing and narrows nothing."""
+    found = examine(asked(author=ANNA))
+
+    assert (found.refusals, found.widening, found.narrowing) == ((), (), ())
+
+
+@pytest.mark.attack("C1", "C3")
+@pytest.mark.parametrize("old", ["allow", "masked", "contact"])
+def test_findings_refuse(old):
+    """A finding of the lint keeps a policy out, by file and line."""
+    found = examine(asked(governed(old, old.title())))
+
+    assert any(text.startswith("policy.csv:") for text in found.refusals)
+
+
+def test_wider_and_narrower_are_told():
+    """What becomes wider makes a second person necessary; what becomes narrower does not."""
+    more = "p, tier1, resolve, assignee, any, routed, customer, present, contact, clear, allow\n# end"
+    wider = examine(asked(governed("# end", more)))
+    narrower = examine(
+        asked(
+            governed(
+                "p, tier2, resolve, assignee, any, routed, customer, present, contact, clear, allow\n", ""
+            )
+        )
+    )
+
+    assert wider.widens
+    assert any("tier1" in text and "clear" in text for text in wider.widening)
+    assert (narrower.widens, bool(narrower.narrowing)) == (False, True)
+
+
+def test_tests_hold():
+    """A policy's own tests and those in force keep it out; replacing those in force counts as widening."""
+    shut = governed("p, tier1, resolve, assignee, any, routed, any, any, contact, masked, allow\n", "")
+    own = examine(asked(shut, tests={"tests/a.yaml": TEST}))
+    theirs = examine(asked(shut, active_tests={"tests/a.yaml": TEST}))
+    replaced = examine(asked(shut, active_tests={"tests/a.yaml": TEST}, replaces_tests=True))
+
+    assert examine(asked(tests={"tests/a.yaml": TEST})).refusals == ()  # the control arm
+    assert any("tier 1 sees the address masked" in text for text in own.refusals)
+    assert any("tier 1 sees the address masked" in text for text in theirs.refusals)
+    assert replaced.refusals == ()
+    assert any("a test of the version in force does not pass" in text for text in replaced.widening)
+
+
+def test_incident_tests_hold():
+    """Whatever tests a proposal brings, the incident's schemes stay shut."""
+    opened = governed("p, any, any, any, any, any, self, any, contact, any, deny\n", "").texts["policy.csv"]
+    opened = opened.replace("assignee, any, routed, any, any, profile", "none, any, any, any, any, profile")
+    found = examine(asked(files(admin_csv=GOVERNED, policy_csv=opened), replaces_tests=True))
+
+    assert found.refusals
+
+
+LOCKED = {
+    "nobody may approve": (
+        "p, approver, /broker.v1.PolicyService/Approve, allow",
+        "p, approver, /broker.v1.PolicyService/WhoAmI, allow",
+        "no group leads to a role that may Approve",
+    ),
+    "no group leads there": ("g, idp:approvers, approver\n", "", "no group leads to a role that may Approve"),
+    "no console": (
+        "p, console, /broker.v1.PolicyService/Propose, allow\n", "", "no certificate may Propose",
+    ),
+    "its author": ("g, idp:security-admins, security-admin", "g, idp:others, security-admin", "its author"),
+    "its approver": ("g, idp:approvers, approver", "g, idp:others, approver", "its approver"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "why"), LOCKED.values(), ids=LOCKED)
+def test_nobody_is_locked_out(old, new, why):
+    """A version under which its author, its approver or everybody would stand outside is refused."""
+    assert old in GOVERNED
+    policy = files(admin_csv=GOVERNED.replace(old, new), policy_csv=RULES)
+    found = examine(asked(policy, author=ANNA, approver=BORIS))
+
+    assert any(why in text for text in found.refusals), found.refusals
+
+
+async def test_in_a_process_of_its_own():
+    """The child says the same as this process does."""
+    question = asked(governed("contact, masked, allow", "contact, clear, allow"), author=ANNA, approver=BORIS)
+
+    assert await ChildExaminer()(question) == examine(question)
+
+
+async def test_a_child_that_takes_too_long_is_ended(monkeypatch):
+    """What takes for ever is refused, and its process is gone."""
+    monkeypatch.setattr(examining, "MOST_SECONDS", 0.05)
+    began = time.monotonic()
+    found = await ChildExaminer()(asked())
+
+    assert found.refusals == (examining.TOO_LONG,)
+    assert time.monotonic() - began < 30
+
+
+async def test_a_child_that_dies_is_a_refusal(monkeypatch):
+    """Whatever it dies of, the candidate is not let in."""
+    monkeypatch.setattr(examining, "_written", lambda _question: {"no": "question"})
+    found = await ChildExaminer()(asked())
+
+    assert found.refusals[0].startswith("the examination died")
