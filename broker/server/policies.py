@@ -17,7 +17,7 @@ import asyncpg
 from broker.errors import BrokerError, PolicyInvalidError, PolicyUnavailableError, StartupError
 from broker.keys import SigningKeys
 from broker.ledger import EventIds
-from broker.policy import AdminTable
+from broker.policy import AdminTable, Policy
 from broker.policy.admin import read_admin
 from broker.policy.bundle import Bundle
 from broker.policy.files import ADMIN
@@ -133,7 +133,7 @@ def tell_of_missing(table: AdminTable, names: Sequence[str]) -> None:
 
 
 class WorkerReport:
-    """Says which version this worker has and which guard it reads through; call `say` every second."""
+    """Says which version this worker has and which guard it reads through: on every swap, and in between."""
 
     def __init__(
         self,
@@ -150,6 +150,11 @@ class WorkerReport:
         self._worker = f"{socket.gethostname()}/{os.getpid()}"
         self._said = ""
         self._due = 0.0
+        self._at_once: asyncio.Task[None] | None = None
+        holder.follow(self._swapped)
+
+    def _swapped(self, _policy: Policy) -> None:
+        self._at_once = asyncio.create_task(self.say())
 
     async def say(self) -> None:
         """Says it where something changed or ten seconds are over; what fails is said next time."""

@@ -3,7 +3,7 @@
     python -m tests.bench                   everything, some ten minutes
     python -m tests.bench --quick           under a minute
     python -m tests.bench --only reads      one part: reads, decision, replay, scale, compare, exposure,
-                                            attribution
+                                            attribution, propagation
     python -m tests.bench --json out.json   the figures for a program
 
 Ratios are of one run, contenders in turn; single times hang on the machine and are only context.
@@ -23,9 +23,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import attribution, compare, decision, exposure, reads, replay, scale
+from tests.bench import attribution, compare, decision, exposure, propagation, reads, replay, scale
 
-PARTS = ("reads", "decision", "replay", "scale", "compare", "exposure", "attribution")
+PARTS = ("reads", "decision", "replay", "scale", "compare", "exposure", "attribution", "propagation")
 
 
 def cell(value: dict) -> str:
@@ -84,6 +84,9 @@ def main() -> None:
         elif part == "attribution":
             result[part] = attribution.run(quick=options.quick, say=say)
             out.print(attribution.table(result[part]), attribution.table_elsewhere(result[part]))
+        elif part == "propagation":
+            result[part] = asyncio.run(propagation.run(quick=options.quick, say=say))
+            out.print(propagation.table(result[part]), highlight=False)
         elif part == "replay":
             result[part] = asyncio.run(replay.run(quick=options.quick, say=say))
             out.print(replay.table(result[part]), highlight=False)
