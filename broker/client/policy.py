@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Self
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Self
 
 from broker.client import policy_wire as wire
 from broker.client.administration import AdminPort
@@ -19,7 +20,7 @@ from broker.client.policy_values import (
 from broker.v1 import policy_service_pb2 as pb
 from broker.v1 import policy_service_pb2_grpc
 
-EXAMINATION = 120.0
+EXAMINATION = 180.0
 """Seconds of a call that examines a policy."""
 
 
@@ -119,6 +120,43 @@ class PolicyClient(AdminPort):
         """Gives a version's number, files and tests; by default those of the one in force."""
         answer = await self._personal(self._stub.GetVersion, pb.GetVersionRequest(version=version))
         return answer.version, wire.text(answer.bundle)
+
+    # --- questions: each answers with the object that the command prints with --json -------------------
+    async def validate(self, policy: PolicyText) -> dict[str, Any]:
+        """Says what is wrong or odd with files."""
+        request = pb.ValidateRequest(bundle=wire.bundle(policy))
+        return wire.report(await self._personal(self._stub.Validate, request, timeout=EXAMINATION))
+
+    async def test(self, policy: PolicyText) -> dict[str, Any]:
+        """Runs the tests of a policy, and those of the incident."""
+        request = pb.TestRequest(bundle=wire.bundle(policy))
+        return wire.report(await self._personal(self._stub.Test, request, timeout=EXAMINATION))
+
+    async def compare(self, policy: PolicyText, *, base_version: str = "") -> dict[str, Any]:
+        """Says what would change for people; by default against the version in force."""
+        request = pb.CompareRequest(bundle=wire.bundle(policy), base_version=base_version)
+        return wire.report(await self._personal(self._stub.Compare, request, timeout=EXAMINATION))
+
+    async def replay(
+        self, policy: PolicyText, *, since: datetime, until: datetime | None = None
+    ) -> dict[str, Any]:
+        """Takes recorded decisions again under a policy; not repeated, because each is an event."""
+        request = pb.ReplayRequest(bundle=wire.bundle(policy), since=since, until=until)
+        return wire.report(await self._personal(self._stub.Replay, request, timeout=EXAMINATION, safe=False))
+
+    async def explain(
+        self, roles: Sequence[str], facts: Mapping[str, str], fields: Sequence[str]
+    ) -> dict[str, Any]:
+        """Says why the version in force decides fields as it does; `facts` by their names in the ledger."""
+        request = pb.ExplainRequest(roles=roles, fields=fields, **facts)
+        return wire.report(await self._personal(self._stub.Explain, request, timeout=EXAMINATION))
+
+    async def who_can(
+        self, field: str, *, level: str = "", role_sets: Sequence[str] = (), **facts: str
+    ) -> dict[str, Any]:
+        """Says who can see a field by the version in force, and under which conditions."""
+        request = pb.WhoCanRequest(field=field, level=level, role_sets=role_sets, **facts)
+        return wire.report(await self._personal(self._stub.WhoCan, request, timeout=EXAMINATION))
 
     async def status(self) -> PolicyStatus:
         """Tells which version is in force, and which one every worker has."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
+from typing import Any, Protocol
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -113,6 +114,19 @@ def status(answer: pb.GetStatusResponse) -> values.PolicyStatus:
         ),
         open_proposals=answer.open_proposals,
     )
+
+
+class Report(Protocol):
+    """An answer with a report in it."""
+
+    @property
+    def report(self) -> str:
+        """Gives a JSON object."""
+
+
+def report(answer: Report) -> dict[str, Any]:
+    """Gives the object of a report."""
+    return dict(json.loads(answer.report))
 
 
 def _person(message: common_pb2.AgentRef) -> AgentName:

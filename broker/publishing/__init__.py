@@ -2,7 +2,8 @@
 
     values.py       proposals, versions, who acts
     gate.py         what a candidate must pass: findings, tests, comparison, and that nobody is locked out
-    examining.py    the gate in a process of its own, within bounds of time and memory
+    examining.py    the gate and other questions, asked in child processes
+    child.py, tasks.py   both ends of such a process, within bounds of time and memory
     publisher.py    propose, approve, reject, withdraw, roll back: each one transaction with its event
     guard.py        whether the installed guard covers a catalog
     founding.py     version 1 on a new database, and the broken glass
@@ -16,7 +17,8 @@ Invariants:
 - nothing here decides: a version is what `policy` serves, and the append asks for its number.
 """
 
-from broker.publishing.examining import ChildExaminer, in_this_process
+from broker.publishing.child import Child
+from broker.publishing.examining import ChildExaminer, Questions, in_this_process
 from broker.publishing.founding import Founding
 from broker.publishing.gate import Examination, examine
 from broker.publishing.guard import GuardCheck
@@ -26,6 +28,7 @@ from broker.publishing.values import Administrator, Draft, Proposal, ProposalSta
 
 __all__ = [
     "Administrator",
+    "Child",
     "ChildExaminer",
     "Draft",
     "Examination",
@@ -34,6 +37,7 @@ __all__ = [
     "Proposal",
     "ProposalState",
     "Publisher",
+    "Questions",
     "Reading",
     "Version",
     "Worker",

@@ -1,74 +1,45 @@
-"""The examination in a process of its own: a candidate that takes for ever, or all memory, harms nobody.
-
-The admin process serves the ticket feed; it must not wait for what somebody proposed. The child gets
-texts on stdin and gives a report on stdout: no credentials, no settings, no environment of ours.
-"""
+"""The examination and the other questions about policies, asked in child processes."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import logging
-import resource
-import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
-from datetime import date
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from broker.errors import InternalError
-from broker.policy import PolicyFiles
+from broker.errors import PolicyUnavailableError
 from broker.policy.bundle import Bundle
+from broker.publishing.child import Child, ChildFailedError
 from broker.publishing.gate import Examination, Question, Seat, examine
-
-log = logging.getLogger(__name__)
+from broker.publishing.values import Administrator
 
 Examine = Callable[[Question], Awaitable[Examination]]
 """Examines a candidate off the event loop."""
 
-MOST_SECONDS = 100.0
-"""Longest examination; ten thousand rules take half of it."""
+REPLAY_SECONDS = 60.0
+"""Longest replay beside a proposal; a longer one is asked for by itself."""
 
-MOST_MEMORY = 2 << 30
-"""Bytes of address space of the child."""
+REPLAY_DAYS = timedelta(days=30)
 
-TOO_LONG = f"the examination took longer than {MOST_SECONDS:.0f} s; make the policy smaller"
+NOT_EXAMINED = "the examination did not end well: {}; make the policy smaller"
 
 
 class ChildExaminer:
-    """Examines in child processes, one at a time: each keeps a core busy."""
+    """Examines in a child process; what goes wrong with it is a refusal."""
 
-    def __init__(self) -> None:
-        """Nothing runs before the first call."""
-        self._turn = asyncio.Lock()
+    def __init__(self, child: Child | None = None) -> None:
+        """Takes what runs tasks."""
+        self._child = child or Child()
 
     async def __call__(self, question: Question) -> Examination:
-        """Examines; what goes wrong with the child is a refusal."""
-        async with self._turn:
-            child = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "broker.publishing.examining",
-                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.DEVNULL,
-                env={"PYTHONPATH": ":".join(path for path in sys.path if path), "LANG": "C.UTF-8"},
-            )  # fmt: skip
-            try:
-                async with asyncio.timeout(MOST_SECONDS):
-                    answer, _ = await child.communicate(json.dumps(_written(question)).encode())
-            except TimeoutError:
-                return Examination(refusals=(TOO_LONG,))
-            finally:
-                if child.returncode is None:
-                    child.kill()
-                    await child.wait()
-        if child.returncode:
-            log.error("an examination died", extra={"reason": str(child.returncode)})
-            return Examination(
-                refusals=(f"the examination died ({child.returncode}); make the policy smaller",)
-            )
+        """Examines."""
         try:
-            return Examination.from_mapping(json.loads(answer))
-        except (ValueError, KeyError, TypeError):
-            raise InternalError(cause="the examination's answer") from None
+            return Examination.from_mapping(await self._child(_examination(question)))
+        except ChildFailedError as exc:
+            return Examination(refusals=(NOT_EXAMINED.format(exc),))
+        except (KeyError, TypeError):
+            return Examination(refusals=(NOT_EXAMINED.format("it answered strangely"),))
 
 
 async def in_this_process(question: Question) -> Examination:
@@ -76,8 +47,88 @@ async def in_this_process(question: Question) -> Examination:
     return await asyncio.to_thread(examine, question)
 
 
-def _written(question: Question) -> dict[str, Any]:
+class Questions:
+    """What administrators ask about policies; every answer is the object that the command prints as JSON."""
+
+    def __init__(
+        self,
+        child: Child,
+        *,
+        dsn: str,
+        methods: Collection[str],
+        clock: Callable[[], float],
+    ) -> None:
+        """Takes what runs tasks, a DSN of broker_admin for replays, the RPCs' names, and POSIX seconds."""
+        self._child = child
+        self._dsn = dsn
+        self._methods = sorted(methods)
+        self._clock = clock
+
+    async def validate(self, bundle: Bundle) -> dict[str, Any]:
+        """Lints files."""
+        return await self._ask("validate", bundle, methods=self._methods)
+
+    async def test(self, bundle: Bundle) -> dict[str, Any]:
+        """Runs the tests of a bundle and the incident tests."""
+        return await self._ask("test", bundle)
+
+    async def compare(self, base: Bundle, bundle: Bundle) -> dict[str, Any]:
+        """Says what changes for people."""
+        return await self._ask("compare", bundle, base=_texts(base))
+
+    async def explain(
+        self, bundle: Bundle, roles: Collection[str], facts: Mapping[str, str], fields: Sequence[str]
+    ) -> dict[str, Any]:
+        """Says why fields are decided as they are."""
+        return await self._ask("explain", bundle, roles=sorted(roles), facts=dict(facts), fields=list(fields))
+
+    async def who_can(
+        self, bundle: Bundle, field: str, level: str, role_sets: Sequence[str], facts: Mapping[str, str]
+    ) -> dict[str, Any]:
+        """Says who can see a field, and under which conditions."""
+        return await self._ask(
+            "who_can", bundle, field=field, level=level, role_sets=list(role_sets), facts=dict(facts)
+        )
+
+    async def replay(
+        self, bundle: Bundle, since: datetime, until: datetime, asked_by: str, trace_id: str,
+        *, seconds: float = REPLAY_SECONDS,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Takes recorded decisions again under a bundle."""
+        return await self._ask(
+            "replay", bundle, seconds=seconds, dsn=self._dsn, since=since.isoformat(),
+            until=until.isoformat(), asked_by=asked_by, trace_id=trace_id,
+        )  # fmt: skip
+
+    async def replay_days(self, by: Administrator, bundle: Bundle) -> dict[str, Any]:
+        """Replays the last days for a proposal's report; that it took too long is part of the report."""
+        now = datetime.fromtimestamp(self._clock(), UTC)
+        try:
+            return await self.replay(bundle, now - REPLAY_DAYS, now, by.console, by.trace_id)
+        except PolicyUnavailableError as exc:
+            return {"findings": [f"no replay: {exc.cause}"]}
+
+    async def _ask(
+        self, task: str, bundle: Bundle, *, seconds: float | None = None, **more: object
+    ) -> dict[str, Any]:
+        """Asks a child.
+
+        Raises:
+            PolicyUnavailableError: it gave no answer.
+        """
+        today = datetime.fromtimestamp(self._clock(), UTC).date().isoformat()
+        bound = {} if seconds is None else {"seconds": seconds}
+        try:
+            return await self._child(
+                {"task": task, "bundle": _texts(bundle), "today": today, **more}, **bound
+            )
+        except ChildFailedError as exc:
+            raise PolicyUnavailableError(cause=str(exc), detail="The question took too much.") from None
+
+
+def _examination(question: Question) -> dict[str, Any]:
     return {
+        "task": "examine",
         "candidate": _texts(question.candidate),
         "active": _texts(question.active) if question.active else None,
         "today": question.today.isoformat(),
@@ -95,32 +146,3 @@ def _texts(bundle: Bundle) -> dict[str, dict[str, str]]:
 
 def _seat(seat: Seat | None) -> dict[str, Any] | None:
     return None if seat is None else {**asdict(seat), "groups": sorted(seat.groups)}
-
-
-def _read(found: dict[str, Any]) -> Question:
-    def bundle(texts: dict[str, dict[str, str]]) -> Bundle:
-        return Bundle.of(PolicyFiles.from_mapping(texts["files"]), texts["tests"])
-
-    return Question(
-        candidate=bundle(found["candidate"]),
-        active=bundle(found["active"]) if found["active"] else None,
-        today=date.fromisoformat(found["today"]),
-        methods=found["methods"],
-        replaces_tests=found["replaces_tests"],
-        author=Seat(**found["author"]) if found["author"] else None,
-        approver=Seat(**found["approver"]) if found["approver"] else None,
-        thorough=found["thorough"],
-    )
-
-
-def main() -> int:
-    """Examines what comes on stdin."""
-    resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    question = _read(json.load(sys.stdin))
-    json.dump(examine(question).as_mapping(), sys.stdout)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

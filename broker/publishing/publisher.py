@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
@@ -68,6 +69,10 @@ Check = Callable[[Bundle], Awaitable[None]]
 """Refuses a bundle that what is installed cannot serve."""
 
 
+Replays = Callable[[Administrator, Bundle], Awaitable[Mapping[str, Any]]]
+"""Says how recorded decisions would have been under a bundle."""
+
+
 async def _no_check(_: Bundle) -> None:
     """Lets everything pass."""
 
@@ -87,6 +92,7 @@ class Publisher:
         examine: Examine,
         methods: Collection[str],
         check_guard: Check = _no_check,
+        replay: Replays | None = None,
         thorough: bool = True,
     ) -> None:
         """Takes what it works with.
@@ -101,6 +107,7 @@ class Publisher:
             examine: examines candidates.
             methods: full names of the admin port's RPCs.
             check_guard: refuses what the installed guard does not cover.
+            replay: takes the last days' decisions again, for the report; None: not done.
             thorough: compare candidates with Casbin for seconds.
         """
         self._pool = pool
@@ -112,6 +119,7 @@ class Publisher:
         self._examine = examine
         self._methods = frozenset(methods)
         self._check_guard = check_guard
+        self._replay = replay
         self._thorough = thorough
         self._reading = Reading(pool)
 
@@ -146,6 +154,8 @@ class Publisher:
                     outcome="refused", reason=PolicyRefusedError.reason,
                 )  # fmt: skip
             return event, None, found
+        if self._replay is not None:
+            found = replace(found, facts={**found.facts, "replay": await self._replay(by, draft.bundle)})
         alone = draft.alone and not found.widens
         if alone:
             await self._check_guard(draft.bundle)
@@ -349,7 +359,8 @@ class Publisher:
             replaces_tests=replaces_tests or approves,  # what it replaces was told when it was proposed
             author=None if approves else seat,
             approver=seat if approves else None,
-            thorough=self._thorough and not approves,  # the same files were held against Casbin then
+            # Files that are in force, or were proposed, have been held against Casbin at length.
+            thorough=self._thorough and not approves and bundle.files.digest != active.files.digest,
         )
 
 

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
-from uuid import UUID
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
-from broker.errors import PolicyInvalidError, RequestMalformedError, VersionNotFoundError
-from broker.policy import PolicyFiles, PolicyHolder
-from broker.policy.bundle import Bundle
+from broker.errors import VersionNotFoundError
+from broker.policy import PolicyHolder
 from broker.policy.store import PolicyStore
 from broker.publishing import (
-    Administrator,
     Draft,
     Examination,
-    Proposal,
-    ProposalState,
     Publisher,
     Reading,
-    Version,
 )
 from broker.rpc import checks
+from broker.rpc import policy_messages as messages
 from broker.rpc.access import timestamp
 from broker.rpc.calls import Call, Method
 from broker.rpc.gates import is_personal
@@ -33,13 +24,10 @@ from broker.v1 import policy_service_pb2 as pb
 
 POLICY = "broker.v1.PolicyService"
 
-EXAMINATION = 110.0
-"""Seconds of a call that examines a policy; the examination itself has a little less."""
+EXAMINATION = 170.0
+"""Seconds of a call that examines a policy; the examination and the replay have a little less."""
 
-VERSION_DIGITS = 15
 DIGEST_LENGTH = 64
-
-STATES = {state: pb.ProposalState.Value(f"PROPOSAL_STATE_{state.name}") for state in ProposalState}
 
 
 class PolicyService:
@@ -89,49 +77,52 @@ class PolicyService:
     # --- what changes something ------------------------------------------------------------------
     async def _propose(self, call: Call, request: pb.ProposeRequest) -> pb.ProposeResponse:
         draft = Draft(
-            bundle=_bundle(request.bundle),
-            reason=_reason(request.reason),
-            base=_number(request.base_version, "base_version") if request.base_version else 0,
+            bundle=messages.bundle(request.bundle),
+            reason=messages.reason(request.reason),
+            base=messages.number(request.base_version, "base_version") if request.base_version else 0,
             replaces_tests=request.replaces_tests,
             alone=request.emergency,
         )
-        call.decision_id, proposal, found = await self._publisher.propose(_by(call), draft)
+        call.decision_id, proposal, found = await self._publisher.propose(messages.by(call), draft)
         return pb.ProposeResponse(
-            proposal=_proposal(proposal) if proposal else None,
-            examination=_examination(found),
+            proposal=messages.proposal(proposal) if proposal else None,
+            examination=messages.examination(found),
             decision_id=str(call.decision_id),
         )
 
     async def _approve(self, call: Call, request: pb.ApproveRequest) -> pb.ApproveResponse:
         digest = checks.bounded(request.digest, "digest", DIGEST_LENGTH)
-        reason = _reason(request.reason) if request.reason else ""
+        reason = messages.reason(request.reason) if request.reason else ""
         call.decision_id, proposal = await self._publisher.approve(
-            _by(call), checks.uuid(request.proposal_id, "proposal_id"), digest, reason
+            messages.by(call), checks.uuid(request.proposal_id, "proposal_id"), digest, reason
         )
-        return pb.ApproveResponse(proposal=_proposal(proposal), decision_id=str(call.decision_id))
+        return pb.ApproveResponse(proposal=messages.proposal(proposal), decision_id=str(call.decision_id))
 
     async def _reject(self, call: Call, request: pb.RejectRequest) -> pb.RejectResponse:
         call.decision_id, proposal = await self._publisher.end(
-            _by(call),
+            messages.by(call),
             checks.uuid(request.proposal_id, "proposal_id"),
-            _reason(request.reason),
+            messages.reason(request.reason),
             withdraw=False,
         )
-        return pb.RejectResponse(proposal=_proposal(proposal), decision_id=str(call.decision_id))
+        return pb.RejectResponse(proposal=messages.proposal(proposal), decision_id=str(call.decision_id))
 
     async def _withdraw(self, call: Call, request: pb.WithdrawRequest) -> pb.WithdrawResponse:
         call.decision_id, proposal = await self._publisher.end(
-            _by(call), checks.uuid(request.proposal_id, "proposal_id"), _reason(request.reason), withdraw=True
+            messages.by(call),
+            checks.uuid(request.proposal_id, "proposal_id"),
+            messages.reason(request.reason),
+            withdraw=True,
         )
-        return pb.WithdrawResponse(proposal=_proposal(proposal), decision_id=str(call.decision_id))
+        return pb.WithdrawResponse(proposal=messages.proposal(proposal), decision_id=str(call.decision_id))
 
     async def _roll_back(self, call: Call, request: pb.RollbackRequest) -> pb.RollbackResponse:
         call.decision_id, proposal, found = await self._publisher.roll_back(
-            _by(call), _number(request.version, "version"), _reason(request.reason)
+            messages.by(call), messages.number(request.version, "version"), messages.reason(request.reason)
         )
         return pb.RollbackResponse(
-            proposal=_proposal(proposal) if proposal else None,
-            examination=_examination(found),
+            proposal=messages.proposal(proposal) if proposal else None,
+            examination=messages.examination(found),
             decision_id=str(call.decision_id),
         )
 
@@ -142,7 +133,7 @@ class PolicyService:
         await self._looked(call, "list proposals")
         found, more = await self._reading.proposals(ended=request.include_ended, before=before, size=size)
         return pb.ListProposalsResponse(
-            proposals=[_proposal(proposal) for proposal in found],
+            proposals=[messages.proposal(proposal) for proposal in found],
             next_page_token=str(found[-1].proposal_id) if more else "",
         )
 
@@ -151,24 +142,24 @@ class PolicyService:
         proposal = await self._publisher.proposal(proposal_id)
         await self._looked(call, "get proposal", proposal=str(proposal_id))
         return pb.GetProposalResponse(
-            proposal=_proposal(proposal),
-            bundle=_texts(proposal.bundle),
-            examination=_examination(Examination.from_mapping(proposal.report)),
+            proposal=messages.proposal(proposal),
+            bundle=messages.texts(proposal.bundle),
+            examination=messages.examination(Examination.from_mapping(proposal.report)),
         )
 
     async def _versions(self, call: Call, request: pb.ListVersionsRequest) -> pb.ListVersionsResponse:
-        before = _number(request.page_token, "page_token") if request.page_token else None
+        before = messages.number(request.page_token, "page_token") if request.page_token else None
         size = checks.page_size(request.page_size)
         await self._looked(call, "list versions")
         found, more = await self._reading.versions(before=before, size=size)
         return pb.ListVersionsResponse(
-            versions=[_version(version) for version in found],
+            versions=[messages.version(version) for version in found],
             next_page_token=str(found[-1].version) if more else "",
         )
 
     async def _version(self, call: Call, request: pb.GetVersionRequest) -> pb.GetVersionResponse:
         if request.version:
-            number = _number(request.version, "version")
+            number = messages.number(request.version, "version")
             bundle = await self._store.version(number)
             if bundle is None:
                 raise VersionNotFoundError
@@ -176,7 +167,7 @@ class PolicyService:
         else:
             name, bundle = await self._store.active()
         await self._looked(call, "get version", version=name)
-        return pb.GetVersionResponse(version=name, bundle=_texts(bundle))
+        return pb.GetVersionResponse(version=name, bundle=messages.texts(bundle))
 
     async def _status(self, call: Call, _: pb.GetStatusRequest) -> pb.GetStatusResponse:
         await self._looked(call, "get status")
@@ -187,7 +178,7 @@ class PolicyService:
                 worker=w.worker,
                 version=str(w.version),
                 confirm_time=timestamp(w.confirm_time),
-                guard_time=_time(w.guard_time),
+                guard_time=timestamp(w.guard_time) if w.guard_time else None,
             )
             for w in await self._reading.workers()
         ]
@@ -202,89 +193,4 @@ class PolicyService:
 
     async def _looked(self, call: Call, act: str, **detail: object) -> None:
         call.policy_version = self._holder.current.version
-        call.decision_id = await self._publisher.looked(_by(call), act, **detail)
-
-
-def _by(call: Call) -> Administrator:
-    return Administrator(call.person, call.identity.tool, call.trace.trace_id)
-
-
-def _bundle(message: pb.PolicyBundle) -> Bundle:
-    try:
-        return Bundle.of(PolicyFiles.from_mapping(message.files), message.tests)
-    except PolicyInvalidError:
-        raise RequestMalformedError(field="bundle", cause="no bundle") from None
-
-
-def _texts(bundle: Bundle | None) -> pb.PolicyBundle | None:
-    return pb.PolicyBundle(files=dict(bundle.files.texts), tests=dict(bundle.tests)) if bundle else None
-
-
-def _number(text: str, field: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= VERSION_DIGITS and not text.startswith("0")):
-        raise RequestMalformedError(field=field, cause="version")
-    return int(text)
-
-
-def _reason(text: str) -> str:
-    return checks.bounded(text, "reason", checks.REASON_LENGTH)
-
-
-def _time(moment: datetime | None) -> Timestamp | None:
-    return timestamp(moment) if moment else None
-
-
-def _ref(key: str) -> common_pb2.AgentRef | None:
-    issuer, _, subject = key.partition("|")
-    return common_pb2.AgentRef(issuer=issuer, subject=subject) if key else None
-
-
-def _examination(found: Examination) -> pb.Examination:
-    return pb.Examination(
-        refusals=found.refusals,
-        warnings=found.warnings,
-        widening=found.widening,
-        narrowing=found.narrowing,
-        facts=json.dumps(dict(found.facts), ensure_ascii=False),
-    )
-
-
-def _proposal(p: Proposal) -> pb.Proposal:
-    return pb.Proposal(
-        proposal_id=str(p.proposal_id),
-        base_version=str(p.base_version),
-        restores_version=_text(p.restores_version),
-        digest=p.digest,
-        author=_ref(p.author),
-        certificate=p.console,
-        reason=p.reason,
-        widens=p.widens,
-        create_time=timestamp(p.create_time),
-        expire_time=timestamp(p.expire_time),
-        state=STATES[p.state],
-        end_person=_ref(p.end_person),
-        end_reason=p.end_reason,
-        end_time=_time(p.end_time),
-        version=_text(p.version),
-    )
-
-
-def _version(v: Version) -> pb.PolicyVersion:
-    return pb.PolicyVersion(
-        version=str(v.version),
-        digest=v.digest,
-        tests_digest=v.tests_digest,
-        how=v.how,
-        base_version=_text(v.base_version),
-        restores_version=_text(v.restores_version),
-        proposal_id=_text(v.proposal_id),
-        author=_ref(v.author),
-        approver=_ref(v.approver),
-        reason=v.reason,
-        published_by=v.loaded_by,
-        create_time=timestamp(v.create_time),
-    )
-
-
-def _text(value: int | UUID | None) -> str:
-    return "" if value is None else str(value)
+        call.decision_id = await self._publisher.looked(messages.by(call), act, **detail)

@@ -119,7 +119,7 @@ async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
         )
         methods = (
             *ContainmentService(containment, lambda: datetime.now(UTC)).methods(),
-            *policies.service.methods(),
+            *policies.methods,
             *auditing.methods(),
             *feed.methods(),
         )

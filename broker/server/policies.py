@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import asyncpg
 
@@ -25,11 +26,13 @@ from broker.policy.findings import Findings
 from broker.policy.listener import PolicyListener
 from broker.policy.seal import Seals
 from broker.policy.store import PolicyHolder, PolicyStore
-from broker.publishing import ChildExaminer, Founding, GuardCheck, Publisher, Reading
+from broker.publishing import Child, ChildExaminer, Founding, GuardCheck, Publisher, Questions, Reading
 from broker.records import RecordReader
 from broker.records.shape import Shape, shape_text
 from broker.rpc.admin import METHOD_NAMES
+from broker.rpc.chain import Method
 from broker.rpc.policy import PolicyService
+from broker.rpc.policy_questions import PolicyQuestions
 from broker.server.parts import until_there
 from broker.server.worker import Report
 from broker.settings import Settings
@@ -45,7 +48,7 @@ class AdminPolicies:
     """The policy in force, and the service that changes it."""
 
     holder: PolicyHolder
-    service: PolicyService
+    methods: Sequence[Method[Any, Any]]
 
 
 async def open_admin_policies(
@@ -58,12 +61,14 @@ async def open_admin_policies(
     stop: asyncio.Event,
 ) -> AdminPolicies:
     """Waits for a policy, on a new database that of `policies_dir`, and makes what publishes others."""
+    names = [f"/{name}" for name in METHOD_NAMES]
     store = PolicyStore(pool, Seals(keys.known, settings.issuer))
     founding = Founding(pool, ids, keys, settings.issuer, clock)
     await until_there("policy", partial(_bootstrap, store, founding, settings), report, stop)
     holder = PolicyHolder(store)  # without a bound: whoever mends a policy needs the table that lets them
     await until_there("policy", partial(first_policy, holder), report, stop)
-    reading = Reading(pool)
+    reading, child = Reading(pool), Child()
+    questions = Questions(child, dsn=settings.admin_dsn, methods=names, clock=clock)
     publisher = Publisher(
         pool=pool,
         store=store,
@@ -71,11 +76,16 @@ async def open_admin_policies(
         keys=keys,
         issuer=settings.issuer,
         clock=clock,
-        examine=ChildExaminer(),
-        methods=[f"/{name}" for name in METHOD_NAMES],
+        examine=ChildExaminer(child),
+        methods=names,
         check_guard=GuardCheck(reading),
+        replay=questions.replay_days,
     )
-    return AdminPolicies(holder, PolicyService(holder, store, publisher, reading))
+    methods = (
+        *PolicyService(holder, store, publisher, reading).methods(),
+        *PolicyQuestions(store, publisher, questions).methods(),
+    )
+    return AdminPolicies(holder, methods)
 
 
 async def open_worker_policies(

@@ -93,6 +93,36 @@ class PolicyServiceStub:
                 request_serializer=broker_dot_v1_dot_policy__service__pb2.GetVersionRequest.SerializeToString,
                 response_deserializer=broker_dot_v1_dot_policy__service__pb2.GetVersionResponse.FromString,
                 _registered_method=True)
+        self.Validate = channel.unary_unary(
+                '/broker.v1.PolicyService/Validate',
+                request_serializer=broker_dot_v1_dot_policy__service__pb2.ValidateRequest.SerializeToString,
+                response_deserializer=broker_dot_v1_dot_policy__service__pb2.ValidateResponse.FromString,
+                _registered_method=True)
+        self.Test = channel.unary_unary(
+                '/broker.v1.PolicyService/Test',
+                request_serializer=broker_dot_v1_dot_policy__service__pb2.TestRequest.SerializeToString,
+                response_deserializer=broker_dot_v1_dot_policy__service__pb2.TestResponse.FromString,
+                _registered_method=True)
+        self.Compare = channel.unary_unary(
+                '/broker.v1.PolicyService/Compare',
+                request_serializer=broker_dot_v1_dot_policy__service__pb2.CompareRequest.SerializeToString,
+                response_deserializer=broker_dot_v1_dot_policy__service__pb2.CompareResponse.FromString,
+                _registered_method=True)
+        self.Replay = channel.unary_unary(
+                '/broker.v1.PolicyService/Replay',
+                request_serializer=broker_dot_v1_dot_policy__service__pb2.ReplayRequest.SerializeToString,
+                response_deserializer=broker_dot_v1_dot_policy__service__pb2.ReplayResponse.FromString,
+                _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/broker.v1.PolicyService/Explain',
+                request_serializer=broker_dot_v1_dot_policy__service__pb2.ExplainRequest.SerializeToString,
+                response_deserializer=broker_dot_v1_dot_policy__service__pb2.ExplainResponse.FromString,
+                _registered_method=True)
+        self.WhoCan = channel.unary_unary(
+                '/broker.v1.PolicyService/WhoCan',
+                request_serializer=broker_dot_v1_dot_policy__service__pb2.WhoCanRequest.SerializeToString,
+                response_deserializer=broker_dot_v1_dot_policy__service__pb2.WhoCanResponse.FromString,
+                _registered_method=True)
         self.GetStatus = channel.unary_unary(
                 '/broker.v1.PolicyService/GetStatus',
                 request_serializer=broker_dot_v1_dot_policy__service__pb2.GetStatusRequest.SerializeToString,
@@ -187,6 +217,51 @@ class PolicyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Validate(self, request, context):
+        """Says what is wrong or odd with the files of a policy. Takes up to 100 seconds, as all that follow.
+
+        This and the following RPCs answer with a JSON object, the one that `broker policy` prints for the verb
+        with `--json`. Where a question cannot be answered, `findings` in it says why.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Test(self, request, context):
+        """Runs the tests of a policy, and those of the incident.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Compare(self, request, context):
+        """Says what would change for people.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Replay(self, request, context):
+        """Takes recorded decisions again under a policy; a replay of its own is on the ledger.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Explain(self, request, context):
+        """Says why the version in force decides fields as it does, and what would give more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WhoCan(self, request, context):
+        """Says who can see a field by the version in force, and under which conditions.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetStatus(self, request, context):
         """Tells which version is in force, and which one every worker has.
         """
@@ -246,6 +321,36 @@ def add_PolicyServiceServicer_to_server(servicer, server):
                     servicer.GetVersion,
                     request_deserializer=broker_dot_v1_dot_policy__service__pb2.GetVersionRequest.FromString,
                     response_serializer=broker_dot_v1_dot_policy__service__pb2.GetVersionResponse.SerializeToString,
+            ),
+            'Validate': grpc.unary_unary_rpc_method_handler(
+                    servicer.Validate,
+                    request_deserializer=broker_dot_v1_dot_policy__service__pb2.ValidateRequest.FromString,
+                    response_serializer=broker_dot_v1_dot_policy__service__pb2.ValidateResponse.SerializeToString,
+            ),
+            'Test': grpc.unary_unary_rpc_method_handler(
+                    servicer.Test,
+                    request_deserializer=broker_dot_v1_dot_policy__service__pb2.TestRequest.FromString,
+                    response_serializer=broker_dot_v1_dot_policy__service__pb2.TestResponse.SerializeToString,
+            ),
+            'Compare': grpc.unary_unary_rpc_method_handler(
+                    servicer.Compare,
+                    request_deserializer=broker_dot_v1_dot_policy__service__pb2.CompareRequest.FromString,
+                    response_serializer=broker_dot_v1_dot_policy__service__pb2.CompareResponse.SerializeToString,
+            ),
+            'Replay': grpc.unary_unary_rpc_method_handler(
+                    servicer.Replay,
+                    request_deserializer=broker_dot_v1_dot_policy__service__pb2.ReplayRequest.FromString,
+                    response_serializer=broker_dot_v1_dot_policy__service__pb2.ReplayResponse.SerializeToString,
+            ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=broker_dot_v1_dot_policy__service__pb2.ExplainRequest.FromString,
+                    response_serializer=broker_dot_v1_dot_policy__service__pb2.ExplainResponse.SerializeToString,
+            ),
+            'WhoCan': grpc.unary_unary_rpc_method_handler(
+                    servicer.WhoCan,
+                    request_deserializer=broker_dot_v1_dot_policy__service__pb2.WhoCanRequest.FromString,
+                    response_serializer=broker_dot_v1_dot_policy__service__pb2.WhoCanResponse.SerializeToString,
             ),
             'GetStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStatus,
@@ -532,6 +637,168 @@ class PolicyService:
             '/broker.v1.PolicyService/GetVersion',
             broker_dot_v1_dot_policy__service__pb2.GetVersionRequest.SerializeToString,
             broker_dot_v1_dot_policy__service__pb2.GetVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Validate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.v1.PolicyService/Validate',
+            broker_dot_v1_dot_policy__service__pb2.ValidateRequest.SerializeToString,
+            broker_dot_v1_dot_policy__service__pb2.ValidateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Test(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.v1.PolicyService/Test',
+            broker_dot_v1_dot_policy__service__pb2.TestRequest.SerializeToString,
+            broker_dot_v1_dot_policy__service__pb2.TestResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Compare(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.v1.PolicyService/Compare',
+            broker_dot_v1_dot_policy__service__pb2.CompareRequest.SerializeToString,
+            broker_dot_v1_dot_policy__service__pb2.CompareResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Replay(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.v1.PolicyService/Replay',
+            broker_dot_v1_dot_policy__service__pb2.ReplayRequest.SerializeToString,
+            broker_dot_v1_dot_policy__service__pb2.ReplayResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.v1.PolicyService/Explain',
+            broker_dot_v1_dot_policy__service__pb2.ExplainRequest.SerializeToString,
+            broker_dot_v1_dot_policy__service__pb2.ExplainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WhoCan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.v1.PolicyService/WhoCan',
+            broker_dot_v1_dot_policy__service__pb2.WhoCanRequest.SerializeToString,
+            broker_dot_v1_dot_policy__service__pb2.WhoCanResponse.FromString,
             options,
             channel_credentials,
             insecure,

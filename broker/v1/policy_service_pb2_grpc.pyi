@@ -69,6 +69,22 @@ class PolicyServiceStub:
     """Lists versions, newest first."""
     GetVersion: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.GetVersionRequest, _policy_service_pb2.GetVersionResponse]
     """Gives a version with its files and tests."""
+    Validate: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.ValidateRequest, _policy_service_pb2.ValidateResponse]
+    """Says what is wrong or odd with the files of a policy. Takes up to 100 seconds, as all that follow.
+
+    This and the following RPCs answer with a JSON object, the one that `broker policy` prints for the verb
+    with `--json`. Where a question cannot be answered, `findings` in it says why.
+    """
+    Test: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.TestRequest, _policy_service_pb2.TestResponse]
+    """Runs the tests of a policy, and those of the incident."""
+    Compare: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.CompareRequest, _policy_service_pb2.CompareResponse]
+    """Says what would change for people."""
+    Replay: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.ReplayRequest, _policy_service_pb2.ReplayResponse]
+    """Takes recorded decisions again under a policy; a replay of its own is on the ledger."""
+    Explain: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.ExplainRequest, _policy_service_pb2.ExplainResponse]
+    """Says why the version in force decides fields as it does, and what would give more."""
+    WhoCan: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.WhoCanRequest, _policy_service_pb2.WhoCanResponse]
+    """Says who can see a field by the version in force, and under which conditions."""
     GetStatus: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.GetStatusRequest, _policy_service_pb2.GetStatusResponse]
     """Tells which version is in force, and which one every worker has."""
 
@@ -113,6 +129,22 @@ class PolicyServiceAsyncStub(PolicyServiceStub):
     """Lists versions, newest first."""
     GetVersion: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.GetVersionRequest, _policy_service_pb2.GetVersionResponse]  # type: ignore[assignment]
     """Gives a version with its files and tests."""
+    Validate: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.ValidateRequest, _policy_service_pb2.ValidateResponse]  # type: ignore[assignment]
+    """Says what is wrong or odd with the files of a policy. Takes up to 100 seconds, as all that follow.
+
+    This and the following RPCs answer with a JSON object, the one that `broker policy` prints for the verb
+    with `--json`. Where a question cannot be answered, `findings` in it says why.
+    """
+    Test: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.TestRequest, _policy_service_pb2.TestResponse]  # type: ignore[assignment]
+    """Runs the tests of a policy, and those of the incident."""
+    Compare: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.CompareRequest, _policy_service_pb2.CompareResponse]  # type: ignore[assignment]
+    """Says what would change for people."""
+    Replay: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.ReplayRequest, _policy_service_pb2.ReplayResponse]  # type: ignore[assignment]
+    """Takes recorded decisions again under a policy; a replay of its own is on the ledger."""
+    Explain: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.ExplainRequest, _policy_service_pb2.ExplainResponse]  # type: ignore[assignment]
+    """Says why the version in force decides fields as it does, and what would give more."""
+    WhoCan: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.WhoCanRequest, _policy_service_pb2.WhoCanResponse]  # type: ignore[assignment]
+    """Says who can see a field by the version in force, and under which conditions."""
     GetStatus: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.GetStatusRequest, _policy_service_pb2.GetStatusResponse]  # type: ignore[assignment]
     """Tells which version is in force, and which one every worker has."""
 
@@ -214,6 +246,58 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_policy_service_pb2.GetVersionResponse, _abc.Awaitable[_policy_service_pb2.GetVersionResponse]]:
         """Gives a version with its files and tests."""
+
+    @_abc_1.abstractmethod
+    def Validate(
+        self,
+        request: _policy_service_pb2.ValidateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.ValidateResponse, _abc.Awaitable[_policy_service_pb2.ValidateResponse]]:
+        """Says what is wrong or odd with the files of a policy. Takes up to 100 seconds, as all that follow.
+
+        This and the following RPCs answer with a JSON object, the one that `broker policy` prints for the verb
+        with `--json`. Where a question cannot be answered, `findings` in it says why.
+        """
+
+    @_abc_1.abstractmethod
+    def Test(
+        self,
+        request: _policy_service_pb2.TestRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.TestResponse, _abc.Awaitable[_policy_service_pb2.TestResponse]]:
+        """Runs the tests of a policy, and those of the incident."""
+
+    @_abc_1.abstractmethod
+    def Compare(
+        self,
+        request: _policy_service_pb2.CompareRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.CompareResponse, _abc.Awaitable[_policy_service_pb2.CompareResponse]]:
+        """Says what would change for people."""
+
+    @_abc_1.abstractmethod
+    def Replay(
+        self,
+        request: _policy_service_pb2.ReplayRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.ReplayResponse, _abc.Awaitable[_policy_service_pb2.ReplayResponse]]:
+        """Takes recorded decisions again under a policy; a replay of its own is on the ledger."""
+
+    @_abc_1.abstractmethod
+    def Explain(
+        self,
+        request: _policy_service_pb2.ExplainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.ExplainResponse, _abc.Awaitable[_policy_service_pb2.ExplainResponse]]:
+        """Says why the version in force decides fields as it does, and what would give more."""
+
+    @_abc_1.abstractmethod
+    def WhoCan(
+        self,
+        request: _policy_service_pb2.WhoCanRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.WhoCanResponse, _abc.Awaitable[_policy_service_pb2.WhoCanResponse]]:
+        """Says who can see a field by the version in force, and under which conditions."""
 
     @_abc_1.abstractmethod
     def GetStatus(

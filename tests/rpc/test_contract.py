@@ -10,7 +10,11 @@ from broker import v1
 from broker.rpc import access, admin
 from tests.rpc import contract, contract_audit
 from tests.rpc.company import creation, eventually
+from tests.rpc.contract import CONTRACT as OTHERS
 from tests.rpc.contract import FORGED, caller, scenario
+from tests.rpc.policy_contract import CONTRACT as POLICY
+
+CONTRACT = OTHERS | POLICY
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -39,7 +43,12 @@ async def test_every_rpc_has_its_tests():
     assert {f"broker.v1.{name}" for name in RPCS} == {*access.METHOD_NAMES, *admin.METHOD_NAMES}
     # What a request can hold wrongly is tried, unless there is nothing or only signed events in it.
     bare = {name for name in RPCS if not CONTRACT[name].wrong}
-    assert bare == {"KeyService/GetJwks", "TicketFeedService/SendHeartbeat"}
+    assert bare == {
+        "KeyService/GetJwks",
+        "TicketFeedService/SendHeartbeat",
+        "PolicyService/WhoAmI",
+        "PolicyService/GetStatus",
+    }
     streams = {name for name, method in RPCS.items() if method.client_streaming}
     assert streams == {name for name, rpc in CONTRACT.items() if rpc.stream}
 
@@ -59,7 +68,9 @@ async def test_types_of_requests(name):
     free = {f"google.protobuf.{kind}" for kind in ("Any", "Struct", "Value", "ListValue", "FieldMask")}
     assert not free & set(seen)
 
+    bundle = {f"broker.v1.PolicyBundle{entry}" for entry in ("", ".FilesEntry", ".TestsEntry")}
     plain = {
+        *bundle,
         "broker.v1.AgentRef",
         "broker.v1.EventFilter",
         "google.protobuf.Duration",

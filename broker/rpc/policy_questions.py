@@ -1,0 +1,142 @@
+"""The RPCs of PolicyService that only ask: what is wrong, what would change, who can see what, and why.
+
+Each answers with the JSON object that the command of the same name prints with `--json`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from broker.errors import RequestMalformedError, VersionNotFoundError
+from broker.model import Level, OpenedBy, Presence, Provenance, Relation
+from broker.policy.bundle import Bundle
+from broker.policy.store import PolicyStore
+from broker.publishing import Publisher, Questions
+from broker.rpc import checks
+from broker.rpc import policy_messages as messages
+from broker.rpc.chain import Call, Method
+from broker.v1 import policy_service_pb2 as pb
+
+SECONDS = 110.0
+"""Seconds of a call that asks; the child that answers has a little less."""
+
+MOST_ROLES = 32
+LONGEST_REPLAY = timedelta(days=366)
+FACTS: Mapping[str, frozenset[str]] = {
+    "relation": frozenset(Relation),
+    "provenance": frozenset(Provenance),
+    "opened_by": frozenset(OpenedBy),
+    "presence": frozenset(Presence),
+}
+"""Facts whose words belong to the release; those of the others belong to the catalog."""
+
+
+class PolicyQuestions:
+    """What administrators ask."""
+
+    def __init__(self, store: PolicyStore, publisher: Publisher, questions: Questions) -> None:
+        """Takes where versions are, what records that somebody asked, and what answers."""
+        self._store = store
+        self._publisher = publisher
+        self._questions = questions
+
+    def methods(self) -> Sequence[Method[Any, Any]]:
+        """Lists the RPCs by full name."""
+        at, long = "/broker.v1.PolicyService/", {"seconds": SECONDS}
+        return (
+            Method(at + "Validate", pb.ValidateRequest, pb.ValidateResponse, self._validate, **long),
+            Method(at + "Test", pb.TestRequest, pb.TestResponse, self._test, **long),
+            Method(at + "Compare", pb.CompareRequest, pb.CompareResponse, self._compare, **long),
+            Method(at + "Replay", pb.ReplayRequest, pb.ReplayResponse, self._replay, **long),
+            Method(at + "Explain", pb.ExplainRequest, pb.ExplainResponse, self._explain, **long),
+            Method(at + "WhoCan", pb.WhoCanRequest, pb.WhoCanResponse, self._who_can, **long),
+        )
+
+    async def _validate(self, call: Call, request: pb.ValidateRequest) -> pb.ValidateResponse:
+        bundle = messages.bundle(request.bundle)
+        await self._asked(call, "validate", digest=bundle.digest)
+        return pb.ValidateResponse(report=_json(await self._questions.validate(bundle)))
+
+    async def _test(self, call: Call, request: pb.TestRequest) -> pb.TestResponse:
+        bundle = messages.bundle(request.bundle)
+        await self._asked(call, "test", digest=bundle.digest)
+        return pb.TestResponse(report=_json(await self._questions.test(bundle)))
+
+    async def _compare(self, call: Call, request: pb.CompareRequest) -> pb.CompareResponse:
+        bundle = messages.bundle(request.bundle)
+        number = messages.number(request.base_version, "base_version") if request.base_version else None
+        base = await self._version(number)
+        await self._asked(call, "compare", digest=bundle.digest)
+        return pb.CompareResponse(report=_json(await self._questions.compare(base, bundle)))
+
+    async def _replay(self, call: Call, request: pb.ReplayRequest) -> pb.ReplayResponse:
+        bundle = messages.bundle(request.bundle)
+        if not request.HasField("since"):
+            raise RequestMalformedError(field="since", cause="no time")
+        since = request.since.ToDatetime(tzinfo=UTC)
+        until = request.until.ToDatetime(tzinfo=UTC) if request.HasField("until") else datetime.now(UTC)
+        if not since < until <= since + LONGEST_REPLAY:
+            raise RequestMalformedError(field="since", cause="span")
+        by = messages.by(call)
+        await self._asked(call, "replay", digest=bundle.digest)
+        report = await self._questions.replay(
+            bundle, since, until, by.console, by.trace_id, seconds=SECONDS - 10
+        )
+        return pb.ReplayResponse(report=_json(report))
+
+    async def _explain(self, call: Call, request: pb.ExplainRequest) -> pb.ExplainResponse:
+        facts = _facts(request, whole=True)
+        fields = checks.field_names(request.fields)
+        roles = _words(request.roles, "roles")
+        await self._asked(call, "explain")
+        report = await self._questions.explain(await self._version(None), roles, facts, fields)
+        return pb.ExplainResponse(report=_json(report))
+
+    async def _who_can(self, call: Call, request: pb.WhoCanRequest) -> pb.WhoCanResponse:
+        facts = _facts(request, whole=False)
+        (field,) = checks.field_names([request.field], "field")
+        if request.level not in {"", *Level}:
+            raise RequestMalformedError(field="level", cause="level")
+        sets = request.role_sets
+        if len(sets) > MOST_ROLES:
+            raise RequestMalformedError(field="role_sets", cause="number of sets")
+        for index, names in enumerate(sets):
+            _words(names.split("+"), f"role_sets[{index}]")
+        await self._asked(call, "who can")
+        report = await self._questions.who_can(await self._version(None), field, request.level, sets, facts)
+        return pb.WhoCanResponse(report=_json(report))
+
+    async def _asked(self, call: Call, act: str, **detail: object) -> None:
+        call.decision_id = await self._publisher.looked(messages.by(call), act, **detail)
+
+    async def _version(self, number: int | None) -> Bundle:
+        if number is None:
+            return (await self._store.active())[1]
+        bundle = await self._store.version(number)
+        if bundle is None:
+            raise VersionNotFoundError
+        return bundle
+
+
+def _facts(request: pb.ExplainRequest | pb.WhoCanRequest, *, whole: bool) -> dict[str, str]:
+    """Checks the facts of a question; with `whole` none may be missing."""
+    facts = {name: getattr(request, name) for name in ("purpose", "ticket_kind", *FACTS)}
+    for name, word in facts.items():
+        if word or whole:
+            checks.word(word, name)
+            if word not in FACTS.get(name, {word}):
+                raise RequestMalformedError(field=name, cause="fact")
+    return facts
+
+
+def _words(words: Sequence[str], field: str) -> tuple[str, ...]:
+    if not 1 <= len(words) <= MOST_ROLES:
+        raise RequestMalformedError(field=field, cause="number of roles")
+    return tuple(checks.word(word, field) for word in words)
+
+
+def _json(report: Mapping[str, Any]) -> str:
+    return json.dumps(report, ensure_ascii=False)
