@@ -141,7 +141,10 @@ class PolicyClient(AdminPort):
         self, policy: PolicyText, *, since: datetime, until: datetime | None = None
     ) -> dict[str, Any]:
         """Takes recorded decisions again under a policy; not repeated, because each is an event."""
-        request = pb.ReplayRequest(bundle=wire.bundle(policy), since=since, until=until)
+        request = pb.ReplayRequest(bundle=wire.bundle(policy))
+        request.since.FromDatetime(since)
+        if until is not None:
+            request.until.FromDatetime(until)
         return wire.report(await self._personal(self._stub.Replay, request, timeout=EXAMINATION, safe=False))
 
     async def explain(

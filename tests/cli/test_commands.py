@@ -281,7 +281,7 @@ class TestPolicy:
         said = broker("policy", "check", tmp_path)
 
         assert said.code == 1
-        assert re.search(r"policy\.csv:\d+:", said.err)
+        assert re.search(r"policy\.csv:\d+:", said.out)
         checked = broker("policy", "check", tmp_path, "--json")
         assert checked.code == 1
         assert [(found["file"], found["severity"]) for found in checked.data["findings"]] == [

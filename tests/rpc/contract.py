@@ -82,13 +82,14 @@ class Rpc:
     person: str = ""  # at the console, where the service is personal
     outsider: str = ""  # a person who is not allowed this
     stream: bool = False
+    seconds: float = 5.0  # that the right call may take
 
 
 async def scenario(rpc: Rpc, name: str, company: Company) -> tuple[Answer, Message]:
     """Calls rightly; gives the answer and what was sent."""
     request = await rpc.right(company)
     async with caller(company, rpc) as peer:
-        return await peer.call(name, request, stream=rpc.stream), request
+        return await peer.call(name, request, stream=rpc.stream, timeout=rpc.seconds), request
 
 
 def caller(company: Company, rpc: Rpc) -> Peer:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from google.protobuf.message import Message
@@ -115,16 +114,12 @@ def _stamp(text: str) -> Timestamp:
 
 
 ID = str(uuid.uuid4())
-PERSONAL: Mapping[str, str] = {
-    "port": "admin",
-    "certificate": "console",
-    "stranger": "feed",
-    "person": "anna",
-}
 
 
 def _rpc(right, wrong: Wrong | None = None, person: str = "anna") -> Rpc:
-    return Rpc("admin", right, wrong or {}, certificate="console", stranger="feed", person=person)
+    return Rpc(
+        "admin", right, wrong or {}, certificate="console", stranger="feed", person=person, seconds=90.0
+    )
 
 
 CONTRACT: dict[str, Rpc] = {

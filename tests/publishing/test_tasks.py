@@ -1,0 +1,75 @@
+"""What administrators ask over the port is answered in a child, as the commands answer it here."""
+
+from datetime import date
+
+import pytest
+
+from broker.policy.bundle import Bundle
+from broker.policy.compare import compare
+from broker.policy.explain import explain_point
+from broker.policy.lint import lint
+from broker.policy.who_can import who_can
+from broker.publishing import Child, Questions
+from broker.publishing.child import ChildFailedError
+from tests.policy.sample import FACTS, files, small
+from tests.publishing.conftest import OPEN
+
+TODAY = date(2026, 11, 25)
+NOON = 1_795_608_000.0  # that day
+WORDS = FACTS.as_mapping()
+
+
+@pytest.fixture(scope="module")
+def questions():
+    return Questions(
+        Child(), dsn="", methods=["/broker.v1.TicketFeedService/PublishEvents"], clock=lambda: NOON
+    )
+
+
+async def test_validate(questions):
+    """The lint's report."""
+    bundle = Bundle.of(OPEN, {})
+    expected = lint(OPEN, today=TODAY, methods=["/broker.v1.TicketFeedService/PublishEvents"])
+
+    assert await questions.validate(bundle) == expected.as_mapping()
+
+
+async def test_compare(questions):
+    """The comparison."""
+    new = files(policy_csv=OPEN.texts["policy.csv"])
+    found = await questions.compare(Bundle.of(files(), {}), Bundle.of(new, {}))
+
+    assert found == compare(small(), small(policy_csv=OPEN.texts["policy.csv"])).as_mapping()
+    assert found["widens"]
+
+
+async def test_explain_and_who_can(questions):
+    """Why a field is as it is, and who sees it."""
+    bundle = Bundle.of(files(), {})
+    [told] = (await questions.explain(bundle, {"tier1"}, WORDS, ["customer.email"]))["fields"]
+    found = await questions.who_can(bundle, "customer.email", "clear", [], {})
+
+    assert told == explain_point(small(), frozenset({"tier1"}), FACTS, "customer.email").as_mapping()
+    ways = who_can(small(), "customer.email", level="clear")
+    assert [way["sentence"] for way in found["ways"]] == [way.sentence for way in ways]
+
+
+async def test_questions_that_cannot_be_answered_say_why(questions):
+    """Broken files, unknown roles and fields are findings, not errors."""
+    bundle = Bundle.of(files(), {})
+    broken = Bundle.of(files(policy_csv="x"), {"tests/a.yaml": "x"})
+    for found in (
+        await questions.test(broken),
+        await questions.compare(bundle, broken),
+        await questions.explain(bundle, {"nobody"}, WORDS, ["customer.email"]),
+        await questions.who_can(bundle, "customer.shoe_size", "", [], {}),
+    ):
+        assert found["findings"]
+
+
+async def test_a_child_knows_no_secrets(monkeypatch):
+    """Nothing of this process's environment reaches the child."""
+    monkeypatch.setenv("BROKER_ADMIN_DSN", "postgresql://secret")
+    monkeypatch.setenv("PGPASSWORD", "secret")
+    with pytest.raises(ChildFailedError, match="it died"):
+        await Child()({"task": "unknown"})
