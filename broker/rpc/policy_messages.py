@@ -14,7 +14,7 @@ from broker.policy.bundle import Bundle
 from broker.publishing import Administrator, Examination, Proposal, ProposalState, Version
 from broker.rpc import checks
 from broker.rpc.access import timestamp
-from broker.rpc.chain import Call
+from broker.rpc.calls import Call
 from broker.v1 import common_pb2
 from broker.v1 import policy_service_pb2 as pb
 

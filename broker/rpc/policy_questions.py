@@ -17,7 +17,7 @@ from broker.policy.store import PolicyStore
 from broker.publishing import Publisher, Questions
 from broker.rpc import checks
 from broker.rpc import policy_messages as messages
-from broker.rpc.chain import Call, Method
+from broker.rpc.calls import Call, Method
 from broker.v1 import policy_service_pb2 as pb
 
 SECONDS = 110.0

@@ -30,7 +30,7 @@ from broker.publishing import Child, ChildExaminer, Founding, GuardCheck, Publis
 from broker.records import RecordReader
 from broker.records.shape import Shape, shape_text
 from broker.rpc.admin import METHOD_NAMES
-from broker.rpc.chain import Method
+from broker.rpc.calls import Method
 from broker.rpc.policy import PolicyService
 from broker.rpc.policy_questions import PolicyQuestions
 from broker.server.parts import until_there

@@ -8,17 +8,13 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from broker import v1
 from broker.rpc import access, admin
-from tests.rpc import contract, contract_audit
+from tests.rpc import contract, contract_audit, contract_policy
 from tests.rpc.company import creation, eventually
-from tests.rpc.contract import CONTRACT as OTHERS
 from tests.rpc.contract import FORGED, caller, scenario
-from tests.rpc.policy_contract import CONTRACT as POLICY
-
-CONTRACT = OTHERS | POLICY
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-CONTRACT = {**contract.CONTRACT, **contract_audit.CONTRACT}
+CONTRACT = {**contract.CONTRACT, **contract_audit.CONTRACT, **contract_policy.CONTRACT}
 
 
 def described():
