@@ -9,12 +9,12 @@ Invariants:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 UNKNOWN_CLASS = "unknown"
 """Class of a field that no version of the catalog declares."""
@@ -35,9 +35,11 @@ Read: TypeAlias = tuple[str, str, datetime, str, str, Manner]
 """One released read: customer, ticket (pseudonyms both), time, agent, tool, manner."""
 
 
-@dataclass(frozen=True, slots=True)
-class CustomerExposure:
-    """Everything that was given out of one customer, by pseudonym; all words sorted."""
+class CustomerExposure(NamedTuple):
+    """Everything that was given out of one customer, by pseudonym; all words sorted.
+
+    A tuple, because reports make a hundred thousand of them.
+    """
 
     customer: str
     reads: int
@@ -122,8 +124,21 @@ class Totals:
 
 def fold(reads: Iterable[Read]) -> Iterator[CustomerExposure]:
     """Adds up reads that come in the order of their customers."""
+    shown: dict[Manner, _Shown] = {}
     for customer, group in groupby(reads, key=itemgetter(0)):
-        yield _add_up(customer, list(group))
+        mine = list(group)
+        if len(mine) > 1:
+            yield _add_up(customer, mine)
+            continue
+        _, ticket, time, agent, tool, manner = mine[0]  # most customers of most reports
+        words = shown.get(manner)
+        if words is None:
+            words = shown[manner] = _shown({manner})
+        clear, masked, unreadable, purposes, provenances = words
+        yield CustomerExposure(
+            customer, 1, time, time, clear, masked, unreadable, (ticket,), purposes, provenances,
+            (agent,), (tool,),
+        )  # fmt: skip
 
 
 def classes_of(
@@ -139,28 +154,36 @@ def instant(time: datetime) -> str:
     return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def _add_up(customer: str, reads: list[Read]) -> CustomerExposure:
-    if len(reads) == 1:  # most customers of most reports
-        _, ticket, time, agent, tool, manner = reads[0]
-        return CustomerExposure(
-            customer, 1, time, time, tuple(sorted(manner.clear)), tuple(sorted(manner.masked - manner.clear)),
-            manner.unreadable, (ticket,), (manner.purpose,), (manner.provenance,), (agent,), (tool,),
-        )  # fmt: skip
-    manners = {read[5] for read in reads}
-    times = [read[2] for read in reads]
+_Shown: TypeAlias = tuple[tuple[str, ...], tuple[str, ...], bool, tuple[str, ...], tuple[str, ...]]
+
+
+def _shown(manners: Collection[Manner]) -> _Shown:
+    """Adds up manners: in clear, masked, whether one is unreadable, purposes, provenances."""
     clear = frozenset().union(*(manner.clear for manner in manners))
     masked = frozenset().union(*(manner.masked for manner in manners)) - clear
+    return (
+        tuple(sorted(clear)),
+        tuple(sorted(masked)),
+        any(manner.unreadable for manner in manners),
+        tuple(sorted({manner.purpose for manner in manners})),
+        tuple(sorted({manner.provenance for manner in manners})),
+    )
+
+
+def _add_up(customer: str, reads: Sequence[Read]) -> CustomerExposure:
+    clear, masked, unreadable, purposes, provenances = _shown({read[5] for read in reads})
+    times = [read[2] for read in reads]
     return CustomerExposure(
         customer=customer,
         reads=len(reads),
         first=min(times),
         last=max(times),
-        clear=tuple(sorted(clear)),
-        masked=tuple(sorted(masked)),
-        unreadable=any(manner.unreadable for manner in manners),
+        clear=clear,
+        masked=masked,
+        unreadable=unreadable,
         tickets=tuple(sorted({read[1] for read in reads})),
-        purposes=tuple(sorted({manner.purpose for manner in manners})),
-        provenances=tuple(sorted({manner.provenance for manner in manners})),
+        purposes=purposes,
+        provenances=provenances,
         agents=tuple(sorted({read[3] for read in reads})),
         tools=tuple(sorted({read[4] for read in reads})),
     )
