@@ -124,21 +124,14 @@ class Totals:
 
 def fold(reads: Iterable[Read]) -> Iterator[CustomerExposure]:
     """Adds up reads that come in the order of their customers."""
-    shown: dict[Manner, _Shown] = {}
+    shown: dict[frozenset[Manner], _Shown] = {}  # few combinations make up all customers
     for customer, group in groupby(reads, key=itemgetter(0)):
         mine = list(group)
-        if len(mine) > 1:
-            yield _add_up(customer, mine)
-            continue
-        _, ticket, time, agent, tool, manner = mine[0]  # most customers of most reports
-        words = shown.get(manner)
+        manners = frozenset([read[5] for read in mine])
+        words = shown.get(manners)
         if words is None:
-            words = shown[manner] = _shown({manner})
-        clear, masked, unreadable, purposes, provenances = words
-        yield CustomerExposure(
-            customer, 1, time, time, clear, masked, unreadable, (ticket,), purposes, provenances,
-            (agent,), (tool,),
-        )  # fmt: skip
+            words = shown[manners] = _shown(manners)
+        yield _add_up(customer, mine, words)
 
 
 def classes_of(
@@ -170,23 +163,23 @@ def _shown(manners: Collection[Manner]) -> _Shown:
     )
 
 
-def _add_up(customer: str, reads: Sequence[Read]) -> CustomerExposure:
-    clear, masked, unreadable, purposes, provenances = _shown({read[5] for read in reads})
+def _add_up(customer: str, reads: Sequence[Read], words: _Shown) -> CustomerExposure:
+    clear, masked, unreadable, purposes, provenances = words
+    if len(reads) == 1:  # most customers of most reports
+        _, ticket, time, agent, tool, _ = reads[0]
+        return CustomerExposure(
+            customer, 1, time, time, clear, masked, unreadable, (ticket,), purposes, provenances,
+            (agent,), (tool,),
+        )  # fmt: skip
     times = [read[2] for read in reads]
     return CustomerExposure(
-        customer=customer,
-        reads=len(reads),
-        first=min(times),
-        last=max(times),
-        clear=clear,
-        masked=masked,
-        unreadable=unreadable,
-        tickets=tuple(sorted({read[1] for read in reads})),
-        purposes=purposes,
-        provenances=provenances,
-        agents=tuple(sorted({read[3] for read in reads})),
-        tools=tuple(sorted({read[4] for read in reads})),
-    )
+        customer, len(reads), min(times), max(times), clear, masked, unreadable, _words(reads, 1), purposes,
+        provenances, _words(reads, 3), _words(reads, 4),
+    )  # fmt: skip
+
+
+def _words(reads: Sequence[Read], place: int) -> tuple[str, ...]:
+    return tuple(sorted({str(read[place]) for read in reads}))
 
 
 def _by_word(levels: Mapping[str, Counter[str]]) -> dict[str, dict[str, int]]:

@@ -44,6 +44,9 @@ FUNCTIONS = (  # template, signature, who may call it
     ("status", "status()", "broker_reader"),
     ("unseal", "unseal(broker_guard.guard_key, text, text)", ""),
     ("match_customers", "match_customers(text, text[], text[])", "broker_auditor"),
+    ("check_admin_pass", "check_admin_pass(text, text)", ""),
+    ("resolve_pseudonyms", "resolve_pseudonyms(text, text[])", "broker_auditor"),
+    ("erase_salt", "erase_salt(text, text)", "broker_auditor"),
 )
 
 INTEGERS = frozenset({"smallint", "integer", "bigint"})

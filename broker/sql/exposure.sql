@@ -4,6 +4,7 @@
 -- Reads from one snapshot, and plans each question for its own arguments.
 SET TRANSACTION ISOLATION LEVEL REPEATABLE READ;
 SET LOCAL plan_cache_mode = force_custom_plan;
+SET LOCAL work_mem = '64MB';
 
 -- name: names
 -- Lists agents and tools by number.

@@ -340,6 +340,83 @@ $$;
 -- Undoes unseal.
 DROP FUNCTION IF EXISTS broker_guard.unseal(broker_guard.guard_key, text, text);
 
+-- name: check_admin_pass#
+-- Verifies what broker.admin_pass gave for a call that is on record; gives what it is for.
+CREATE FUNCTION broker_guard.check_admin_pass(pass text, call text) RETURNS text
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = broker_guard, pg_temp
+AS $$
+DECLARE
+    part text[] := string_to_array(pass, '|'); -- call, key, event, subject, end, MAC
+    verifying broker_guard.guard_key;
+BEGIN
+    SELECT k.* INTO verifying FROM broker_guard.guard_key AS k
+    WHERE k.key_id = part[2] AND (k.verify_until IS NULL OR k.verify_until > clock_timestamp());
+    -- digests of both are compared, so that the time of comparing says nothing of the MAC
+    IF cardinality(part) IS DISTINCT FROM 6 OR part[1] IS DISTINCT FROM call OR verifying.key_id IS NULL
+        OR sha256(convert_to(part[6], 'UTF8')) IS DISTINCT FROM sha256(convert_to(encode(sha256(verifying.outer_pad
+            || sha256(verifying.inner_pad || convert_to(left(pass, -65), 'UTF8'))), 'hex'), 'UTF8'))
+    THEN
+        RAISE EXCEPTION 'not a pass' USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    IF part[5]::bigint < extract(epoch FROM clock_timestamp()) - 5 THEN
+        RAISE EXCEPTION 'the pass is over' USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN part[4];
+END
+$$;
+
+-- name: check_admin_pass_undo#
+-- Undoes check_admin_pass.
+DROP FUNCTION IF EXISTS broker_guard.check_admin_pass(text, text);
+
+-- name: resolve_pseudonyms#
+-- Gives the customers behind pseudonyms, as many as the call on record says; one scan over the salts, whatever
+-- their number. No index leads from a pseudonym to its customer, so there is none to forget.
+CREATE FUNCTION broker_guard.resolve_pseudonyms(pass text, pseudonyms text[])
+RETURNS TABLE (pseudonym text, customer text)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = broker_guard, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+    IF broker_guard.check_admin_pass(pass, 'ResolvePseudonyms') IS DISTINCT FROM cardinality(pseudonyms)::text
+        OR cardinality(pseudonyms) > 100000
+    THEN
+        RAISE EXCEPTION 'the pass is for another number' USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN QUERY
+    SELECT k.pseudonym, k.customer
+    FROM (
+        SELECT s.customer, left(encode(sha256(s.salt || convert_to('customer|' || s.customer, 'UTF8')), 'hex'), 32) AS pseudonym
+        FROM broker_guard.salt AS s
+    ) AS k
+    WHERE k.pseudonym = ANY (pseudonyms);
+END
+$$;
+
+-- name: resolve_pseudonyms_undo#
+-- Undoes resolve_pseudonyms.
+DROP FUNCTION IF EXISTS broker_guard.resolve_pseudonyms(text, text[]);
+
+-- name: erase_salt#
+-- Destroys a customer's salt, where the call on record names their pseudonym: it is nobody's from then on.
+CREATE FUNCTION broker_guard.erase_salt(pass text, customer text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = broker_guard, pg_temp
+AS $$
+#variable_conflict use_variable
+DECLARE
+    named text := broker_guard.check_admin_pass(pass, 'EraseCustomer');
+BEGIN
+    DELETE FROM broker_guard.salt AS s
+    WHERE s.customer = customer
+        AND left(encode(sha256(s.salt || convert_to('customer|' || s.customer, 'UTF8')), 'hex'), 32) = named;
+    RETURN FOUND;
+END
+$$;
+
+-- name: erase_salt_undo#
+-- Undoes erase_salt.
+DROP FUNCTION IF EXISTS broker_guard.erase_salt(text, text);
+
 -- name: status#
 -- Says what is installed; nothing in it is secret.
 CREATE FUNCTION broker_guard.status()

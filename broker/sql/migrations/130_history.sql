@@ -102,10 +102,10 @@ $$;
 -- Who stood how to a customer's tickets at a time: one row per agent and ticket that was ground then.
 --
 -- For an auditor whose question is on record. Before history_start a ticket is taken for open, and as it is first
--- known (state_known false); links and assignments that ended before are not lost, but the former are not known.
+-- known; links and assignments that ended before are not lost, but the former are not known.
 CREATE FUNCTION broker.standing_at(p_question uuid, p_customer text, p_time timestamptz) RETURNS TABLE (
     ticket_id text, status text, kind text, opened_by text, agent text, relation text, provenance text,
-    since timestamptz, suspended boolean, state_known boolean, history_start timestamptz
+    since timestamptz, suspended boolean
 )
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = broker, pg_temp
 SET enable_seqscan = off SET plan_cache_mode = force_custom_plan AS $$
@@ -132,8 +132,7 @@ BEGIN
             coalesce(p.status, t.status) AS status,
             coalesce(p.kind, t.kind) AS kind,
             CASE WHEN p.ticket_id IS NULL THEN t.opened_by ELSE p.opened_by END AS opened_by,
-            CASE WHEN p.ticket_id IS NULL THEN t.opened_by_agent ELSE p.opened_by_agent END AS opened_by_agent,
-            p_time >= v_start AS known
+            CASE WHEN p.ticket_id IS NULL THEN t.opened_by_agent ELSE p.opened_by_agent END AS opened_by_agent
         FROM linked AS l
         INNER JOIN broker.ticket AS t ON t.ticket_id = l.ticket_id
         LEFT JOIN LATERAL (
@@ -166,8 +165,7 @@ BEGIN
         EXISTS (
             SELECT FROM broker.agent_suspension AS x
             WHERE x.agent = a.agent AND x.create_time <= p_time AND (x.end_time IS NULL OR x.end_time > p_time)
-        ),
-        s.known, v_start
+        )
     FROM state AS s
     INNER JOIN broker.assignment AS a ON a.ticket_id = s.ticket_id
     WHERE a.start_time <= p_time AND (a.end_time IS NULL OR a.end_time > p_time)
@@ -179,4 +177,5 @@ REVOKE ALL ON broker.history_start, broker.ticket_past, broker.ticket_customer_p
 REVOKE ALL ON FUNCTION
     broker.keep_ticket_past, broker.keep_ticket_customer_past, broker.on_record, broker.standing_at
 FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION broker.standing_at TO broker_auditor;
+GRANT SELECT ON broker.history_start TO broker_auditor;
+GRANT EXECUTE ON FUNCTION broker.standing_at, broker.leaf_detail TO broker_auditor;
