@@ -2,6 +2,8 @@
 
 Invariants:
 - whatever cannot be told counts against the candidate: what was not compared widens;
+- nobody alone takes away what others check with: a right on the admin port that somebody loses and a test
+  that is gone count as widening;
 - nobody is locked out by a version: its author could still propose, its approver approve, and some
   group and some certificate can do either.
 """
@@ -16,16 +18,19 @@ from typing import Any
 from broker.errors import PolicyInvalidError
 from broker.policy import AdminTable, Policy, load
 from broker.policy.bundle import Bundle
-from broker.policy.compare import Direction, compare
+from broker.policy.compare import Area, Direction, compare
 from broker.policy.findings import Findings, TooManyFindingsError
 from broker.policy.lint import lint
-from broker.policy.suite import SuiteReport, Suites, incident_suite, read_suites, run
+from broker.policy.suite import Case, SuiteReport, Suites, incident_suite, read_suites, run
 
 PROPOSE = "/broker.v1.PolicyService/Propose"
 APPROVE = "/broker.v1.PolicyService/Approve"
 
 MOST_SENTENCES = 200
 """Sentences of one kind in a report; a change that takes more is told to be larger than that."""
+
+SILENCED = "nobody alone takes a right away from administrators"
+"""Begins the sentence on a right of the admin port that somebody loses."""
 
 Say = Callable[[str], None]
 
@@ -98,7 +103,7 @@ def examine(question: Question, say: Say = lambda _text: None) -> Examination:
     return Examination(
         refusals=(*_locked_out(policy.admin, question), *tests.failures)[:MOST_SENTENCES],
         warnings=tuple(found.text for found in report.warnings[:MOST_SENTENCES]),
-        widening=_some([*widening, *tests.replaced]),
+        widening=_some([*widening, *tests.replaced, *tests.gone]),
         narrowing=_some(narrowing),
         facts={
             "rules": len(policy.book.rules),
@@ -121,7 +126,10 @@ def _compared(question: Question, candidate: Policy, say: Say) -> tuple[list[str
         return ["the version in force cannot be read by this release, so nothing could be compared"], []
     found = compare(active, candidate, say)
     wider = [*found.going(Direction.WIDENING), *found.going(Direction.UNDECIDABLE)]
-    return [c.sentence for c in wider], [c.sentence for c in found.going(Direction.NARROWING)]
+    narrower = found.going(Direction.NARROWING)
+    # Whoever stops agents, looks at the ledger or approves is a check on the author.
+    silenced = [f"{SILENCED}: {c.sentence}" for c in narrower if c.area is Area.ADMIN]
+    return [*(c.sentence for c in wider), *silenced], [c.sentence for c in narrower]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +138,7 @@ class _Tested:
 
     failures: tuple[str, ...]
     replaced: tuple[str, ...]  # tests of the version in force that fail and may
+    gone: tuple[str, ...]  # tests of the version in force that the candidate does not have
     passed: int
     unreached: tuple[str, ...]
 
@@ -142,14 +151,38 @@ def _tested(question: Question, candidate: Policy) -> _Tested:
     failures += [*unreadable, *(failure.text for failure in own.failures)]
     active = question.active
     replaced: list[str] = []
+    gone: list[str] = []
     if active is not None and active.tests_digest != question.candidate.tests_digest:
         theirs, unreadable = _run(candidate, active.tests)
         said = [*unreadable, *(failure.text for failure in theirs.failures)]
         replaced = [f"a test of the version in force does not pass: {text}" for text in said]
+        gone = _gone(active.tests, question.candidate.tests, candidate)
     if not question.replaces_tests:
         failures += replaced
         replaced = []
-    return _Tested(tuple(failures), tuple(replaced), len(incident.passed) + len(own.passed), own.unreached)
+    passed = len(incident.passed) + len(own.passed)
+    return _Tested(tuple(failures), tuple(replaced), tuple(gone), passed, own.unreached)
+
+
+def _gone(active: Mapping[str, str], candidate: Mapping[str, str], policy: Policy) -> list[str]:
+    """Names the tests that would guard no later version any more, wherever they stood."""
+    try:
+        theirs, own = (read_suites(texts, policy.catalog, Findings()) for texts in (active, candidate))
+    except TooManyFindingsError:
+        return []  # told as tests that do not pass, as below
+    if theirs is None or own is None:
+        return []
+    kept = {_meaning(case) for case in own.cases}
+    return [
+        f"a test of the version in force is gone: {case.file}:{case.line}: {case.name}"
+        for case in theirs.cases
+        if _meaning(case) not in kept
+    ]
+
+
+def _meaning(case: Case) -> tuple[object, ...]:
+    """Gives what a test says, without its name and place."""
+    return frozenset(case.roles), case.groups, case.conditions, frozenset(case.expected.items())
 
 
 def _run(policy: Policy, tests: Mapping[str, str]) -> tuple[SuiteReport, list[str]]:

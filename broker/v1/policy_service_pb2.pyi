@@ -428,7 +428,9 @@ class ProposeRequest(_message.Message):
     replaces_tests: _builtins.bool
     """Whether the tests of the version in force need not pass any more. Counts as widening where they fail."""
     emergency: _builtins.bool
-    """Whether to bring it into force at once, without a second person; only done where it widens nothing."""
+    """Whether to bring it into force at once, without a second person; only done where it widens
+    nothing, and takes no right away from administrators and no test.
+    """
     @_builtins.property
     def bundle(self) -> Global___PolicyBundle:
         """Required. The policy and its tests."""
