@@ -168,7 +168,7 @@ def attribute(
     """Ranks agents, tools and pairs by how far their overlap with the complaints is beyond chance.
 
     Args:
-        cases: complaints with the reads of their customers before the contact.
+        cases: complaints, each of another customer, with everybody's reads before the contact.
         chance: what the ledger says of everybody else.
         conditioned: compare within queue and week; else among all customers, which can name a whole queue's
             agents when the leak was of their customers, and is there to be compared with.
