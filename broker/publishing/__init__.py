@@ -2,6 +2,7 @@
 
     values.py       proposals, versions, who acts
     gate.py         what a candidate must pass: findings, tests, comparison, and that nobody is locked out
+    standing.py     how a candidate stands the tests, its own and those in force
     examining.py    the gate and other questions, asked in child processes
     child.py, tasks.py   both ends of such a process, within bounds of time and memory
     publisher.py    propose, approve, reject, withdraw, roll back: each one transaction with its event

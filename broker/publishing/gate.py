@@ -3,7 +3,7 @@
 Invariants:
 - whatever cannot be told counts against the candidate: what was not compared widens;
 - nobody alone takes away what others check with: a right on the admin port that somebody loses and a test
-  that is gone count as widening;
+  that is gone though it holds count as widening;
 - nobody is locked out by a version: its author could still propose, its approver approve, and some
   group and some certificate can do either.
 """
@@ -19,9 +19,8 @@ from broker.errors import PolicyInvalidError
 from broker.policy import AdminTable, Policy, load
 from broker.policy.bundle import Bundle
 from broker.policy.compare import Area, Direction, compare
-from broker.policy.findings import Findings, TooManyFindingsError
 from broker.policy.lint import lint
-from broker.policy.suite import Case, SuiteReport, Suites, incident_suite, read_suites, run
+from broker.publishing.standing import stand
 
 PROPOSE = "/broker.v1.PolicyService/Propose"
 APPROVE = "/broker.v1.PolicyService/Approve"
@@ -99,11 +98,18 @@ def examine(question: Question, say: Say = lambda _text: None) -> Examination:
         return Examination(refusals=tuple(exc.findings[:MOST_SENTENCES]))
     widening, narrowing = _compared(question, policy, say)
     say("Running the tests")
-    tests = _tested(question, policy)
+    tests = stand(policy, question.candidate, question.active)
+    refusals = [*_locked_out(policy.admin, question), *tests.failures]
+    if not question.replaces_tests:
+        refusals += tests.outdated
+    elif widening:  # then they may have failed for that
+        widening += tests.outdated
+    else:
+        narrowing += tests.outdated
     return Examination(
-        refusals=(*_locked_out(policy.admin, question), *tests.failures)[:MOST_SENTENCES],
+        refusals=tuple(refusals[:MOST_SENTENCES]),
         warnings=tuple(found.text for found in report.warnings[:MOST_SENTENCES]),
-        widening=_some([*widening, *tests.replaced, *tests.gone]),
+        widening=_some([*widening, *tests.dropped]),
         narrowing=_some(narrowing),
         facts={
             "rules": len(policy.book.rules),
@@ -130,71 +136,6 @@ def _compared(question: Question, candidate: Policy, say: Say) -> tuple[list[str
     # Whoever stops agents, looks at the ledger or approves is a check on the author.
     silenced = [f"{SILENCED}: {c.sentence}" for c in narrower if c.area is Area.ADMIN]
     return [*(c.sentence for c in wider), *silenced], [c.sentence for c in narrower]
-
-
-@dataclass(frozen=True, slots=True)
-class _Tested:
-    """How a candidate stood all tests."""
-
-    failures: tuple[str, ...]
-    replaced: tuple[str, ...]  # tests of the version in force that fail and may
-    gone: tuple[str, ...]  # tests of the version in force that the candidate does not have
-    passed: int
-    unreached: tuple[str, ...]
-
-
-def _tested(question: Question, candidate: Policy) -> _Tested:
-    """Runs the incident tests, the candidate's own and those of the version in force."""
-    incident = run(candidate, incident_suite(candidate.catalog))
-    failures = [failure.text for failure in incident.failures]
-    own, unreadable = _run(candidate, question.candidate.tests)
-    failures += [*unreadable, *(failure.text for failure in own.failures)]
-    active = question.active
-    replaced: list[str] = []
-    gone: list[str] = []
-    if active is not None and active.tests_digest != question.candidate.tests_digest:
-        theirs, unreadable = _run(candidate, active.tests)
-        said = [*unreadable, *(failure.text for failure in theirs.failures)]
-        replaced = [f"a test of the version in force does not pass: {text}" for text in said]
-        gone = _gone(active.tests, question.candidate.tests, candidate)
-    if not question.replaces_tests:
-        failures += replaced
-        replaced = []
-    passed = len(incident.passed) + len(own.passed)
-    return _Tested(tuple(failures), tuple(replaced), tuple(gone), passed, own.unreached)
-
-
-def _gone(active: Mapping[str, str], candidate: Mapping[str, str], policy: Policy) -> list[str]:
-    """Names the tests that would guard no later version any more, wherever they stood."""
-    try:
-        theirs, own = (read_suites(texts, policy.catalog, Findings()) for texts in (active, candidate))
-    except TooManyFindingsError:
-        return []  # told as tests that do not pass, as below
-    if theirs is None or own is None:
-        return []
-    kept = {_meaning(case) for case in own.cases}
-    return [
-        f"a test of the version in force is gone: {case.file}:{case.line}: {case.name}"
-        for case in theirs.cases
-        if _meaning(case) not in kept
-    ]
-
-
-def _meaning(case: Case) -> tuple[object, ...]:
-    """Gives what a test says, without its name and place."""
-    return frozenset(case.roles), case.groups, case.conditions, frozenset(case.expected.items())
-
-
-def _run(policy: Policy, tests: Mapping[str, str]) -> tuple[SuiteReport, list[str]]:
-    """Runs tests; those that the policy's catalog cannot even read are told."""
-    findings = Findings()
-    try:
-        suites = read_suites(tests, policy.catalog, findings)
-    except TooManyFindingsError:
-        suites = None
-    if suites is None:
-        return run(policy, Suites(())), [finding.text for finding in findings]
-    return run(policy, suites), []
 
 
 def _some(sentences: list[str]) -> tuple[str, ...]:

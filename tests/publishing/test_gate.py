@@ -30,6 +30,9 @@ tests:
 """
 
 
+MORE = "p, tier1, resolve, assignee, any, routed, customer, present, contact, clear, allow"
+
+
 def asked(policy=BASE, *, tests=None, active_tests=None, active=BASE, **more):
     """Examines a policy against the small one."""
     candidate = Bundle.of(policy, tests or {})
@@ -61,8 +64,7 @@ def test_findings_refuse(old):
 
 def test_wider_and_narrower_are_told():
     """What becomes wider makes a second person necessary; what becomes narrower does not."""
-    more = "p, tier1, resolve, assignee, any, routed, customer, present, contact, clear, allow\n# end"
-    wider = examine(asked(governed("# end", more)))
+    wider = examine(asked(governed("# end", MORE + "\n# end")))
     narrower = examine(
         asked(
             governed(
@@ -76,18 +78,41 @@ def test_wider_and_narrower_are_told():
     assert (narrower.widens, bool(narrower.narrowing)) == (False, True)
 
 
-def test_tests_hold():
-    """A policy's own tests and those in force keep it out; replacing those in force counts as widening."""
-    shut = governed("p, tier1, resolve, assignee, any, routed, any, any, contact, masked, allow\n", "")
-    own = examine(asked(shut, tests={"tests/a.yaml": TEST}))
-    theirs = examine(asked(shut, active_tests={"tests/a.yaml": TEST}))
-    replaced = examine(asked(shut, active_tests={"tests/a.yaml": TEST}, replaces_tests=True))
+SHUT = ("p, tier1, resolve, assignee, any, routed, any, any, contact, masked, allow\n", "")
+MASKED = {"tests/a.yaml": TEST}
 
-    assert examine(asked(tests={"tests/a.yaml": TEST})).refusals == ()  # the control arm
+
+def test_tests_hold():
+    """A policy's own tests keep it out, and those in force do unless it is said that they are replaced."""
+    own = examine(asked(governed(*SHUT), tests=MASKED))
+    theirs = examine(asked(governed(*SHUT), active_tests=MASKED))
+
+    assert examine(asked(tests=MASKED)).refusals == ()  # the control arm
     assert any("tier 1 sees the address masked" in text for text in own.refusals)
     assert any("tier 1 sees the address masked" in text for text in theirs.refusals)
-    assert replaced.refusals == ()
-    assert any("a test of the version in force does not pass" in text for text in replaced.widening)
+
+
+def test_tests_replaced():
+    """What only takes away outdates tests without widening; beside a widening their loss counts, too."""
+    narrower = examine(asked(governed(*SHUT), active_tests=MASKED, replaces_tests=True))
+    opened = ("contact, masked, allow", "profile, masked, allow\n" + MORE)
+    wider = examine(asked(governed(*opened), active_tests=MASKED, replaces_tests=True))
+
+    assert (narrower.refusals, narrower.widens) == ((), False)
+    assert any("does not pass" in text for text in narrower.narrowing)
+    assert any("does not pass" in text for text in wider.widening)
+
+
+@pytest.mark.parametrize(
+    "tests", [{}, {"tests/a.yaml": TEST.replace("[tier1]", "[tier2]")}], ids=["gone", "weakened"]
+)
+def test_tests_that_pass_are_not_dropped_alone(tests):
+    """Taking a test away that holds is a widening: nobody does that without a second person."""
+    found = examine(asked(tests=tests, active_tests=MASKED, replaces_tests=True))
+    moved = examine(asked(tests={"tests/b.yaml": TEST}, active_tests=MASKED))
+
+    assert any("though it passes" in text for text in found.widening), found
+    assert (moved.refusals, moved.widens) == ((), False)
 
 
 def test_incident_tests_hold():

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -161,8 +161,23 @@ def _show_proposal(proposal: Proposal, found: Examination) -> None:
         print_line(f"  became    version {proposal.version}")
     print_line()
     show_examination(found)
-    for key, value in found.facts.items():
-        print_line(f"{key}: {value if isinstance(value, str | int) else json.dumps(value)}")
+    _show_facts(found.facts)
+
+
+def _show_facts(facts: Mapping[str, Any]) -> None:
+    """Prints the counts of an examination, and what the replay came to."""
+    if "rules" in facts:
+        print_line(f"{facts['rules']} rules over {facts['fields']} fields ({facts['verification']})")
+    if "tests_passed" in facts:
+        print_line(f"{facts['tests_passed']} tests passed, the incident's among them")
+    for place in facts.get("rules_that_no_test_reaches", ()):
+        print_line(f"no test reaches {place}")
+    replay = facts.get("replay", {})
+    for finding in replay.get("findings", ()):
+        print_line(finding)
+    if "decisions" in replay:
+        counts = f"{replay['decisions']:,} decisions, {replay['changed']:,} would have been otherwise"
+        print_line(f"replay of 30 days: {counts}")
 
 
 def _write(text: PolicyText, folder: Path) -> None:

@@ -29,5 +29,9 @@ def who_am_i(administrator: Administrator, as_json: Json = False) -> None:
     print_line(f"  roles        {', '.join(found.roles) or 'none'}")
     print_line(f"  through      {found.certificate}")
     print_line(f"  by version   {found.policy_version}")
+    services: dict[str, list[str]] = {}
     for method in found.methods:
-        print_line(f"  may call     {method.rpartition('.')[2]}")
+        service, _, name = method.rpartition(".")[2].partition("/")
+        services.setdefault(service, []).append(name)
+    for service, names in services.items():
+        print_line(f"  {service}: {', '.join(names)}")
