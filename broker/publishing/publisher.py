@@ -23,6 +23,7 @@ from broker.database import Connection, queries, transaction, translated
 from broker.errors import (
     BrokerError,
     NotAuthorError,
+    PolicyInvalidError,
     PolicyRefusedError,
     ProposalDigestError,
     ProposalEndedError,
@@ -127,7 +128,7 @@ class Publisher:
         self, by: Administrator, bundle: Bundle, *, replaces_tests: bool = False
     ) -> tuple[str, Examination]:
         """Examines a bundle against the version in force, without storing it; gives that version too."""
-        version, active = await self._store.active()
+        version, active = await self._in_force()
         return version, await self._examine(self._question(bundle, active, by, replaces_tests=replaces_tests))
 
     async def propose(self, by: Administrator, draft: Draft) -> tuple[UUID, Proposal | None, Examination]:
@@ -140,7 +141,7 @@ class Publisher:
             ProposalOvertakenError: another version is in force than the draft is meant to follow.
             ProposalsFullError: too many wait.
         """
-        version, active = await self._store.active()
+        version, active = await self._in_force()
         base = int(version)
         if draft.base not in {0, base}:
             raise ProposalOvertakenError(metadata={"version": version})
@@ -214,7 +215,7 @@ class Publisher:
                 return await self._record(conn, by, "approve again", _named(proposal)), proposal
         async with transaction(self._pool) as conn:  # before anything that takes time
             await self._number(conn, by, proposal_id, digest, alone=False)
-        _, active = await self._store.active()
+        _, active = await self._in_force()
         author = by.person.is_same(_agent(proposal.author))
         if author:  # the database said so already; this comparison is the stricter one
             raise SecondPersonError(cause="author")
@@ -257,6 +258,16 @@ class Publisher:
         """Records that somebody looked at something or tried it out."""
         async with transaction(self._pool) as conn:
             return await self._record(conn, by, act, detail, kind=EventKind.ADMIN)
+
+    async def _in_force(self) -> tuple[str, Bundle | None]:
+        """Gives the version that is active, and what it holds; None where that is not what was published.
+
+        Then a new version can be published all the same, by two persons: nothing is there to compare with.
+        """
+        try:
+            return await self._store.active()
+        except PolicyInvalidError:
+            return await self._store.active_version(), None
 
     # --- inside a transaction ------------------------------------------------------------------------
     async def _store_proposal(
@@ -344,7 +355,7 @@ class Publisher:
     def _question(
         self,
         bundle: Bundle,
-        active: Bundle,
+        active: Bundle | None,
         by: Administrator,
         *,
         replaces_tests: bool = False,
@@ -360,7 +371,9 @@ class Publisher:
             author=None if approves else seat,
             approver=seat if approves else None,
             # Files that are in force, or were proposed, have been held against Casbin at length.
-            thorough=self._thorough and not approves and bundle.files.digest != active.files.digest,
+            thorough=self._thorough
+            and not approves
+            and (active is None or bundle.files.digest != active.files.digest),
         )
 
 

@@ -2,8 +2,8 @@
 
 Invariants:
 - a test in force that fails is outdated, whoever is to blame; the comparison tells whether that widens;
-- a test in force that passes stays, under whatever name, or its loss counts as a widening: without it the next
-  version could widen unnoticed.
+- a test in force that passes stays, under whatever name, or its loss counts as a widening: without it
+  the next version could widen unnoticed.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from broker.errors import (
 from broker.ledger import EventIds, append_events
 from broker.publishing import Examination, ProposalState
 from tests.policy.sample import files
-from tests.published import ANNA, BORIS, IDP, administrator, publisher, store
+from tests.published import ANNA, BORIS, IDP, administrator, force, publisher, store
 from tests.publishing.conftest import OPEN, SHUT, draft, leaves
 
 
@@ -269,3 +269,21 @@ async def test_a_clock_that_is_off(desk):
     near = publisher(desk.admin, clock=lambda: time.time() + 3600, ids=EventIds(lambda: time.time() + 1))
     await near.approve(BORIS, proposal.proposal_id, proposal.digest, "")
     assert await active(desk) == "2"
+
+
+@pytest.mark.attack("C15")
+async def test_two_persons_mend_what_was_tampered_with(desk):
+    """What is active is nobody's: a good version follows it, by two persons, as if it widened."""
+    await force(desk.admin, dict(OPEN.texts), OPEN.digest)
+    narrowing = publisher(desk.admin, examine=_asks_what_is_in_force)
+    _, proposal, found = await narrowing.propose(ANNA, draft(SHUT, alone=True))
+    assert (proposal.state, found.widens) == (ProposalState.OPEN, True)
+
+    await narrowing.approve(BORIS, proposal.proposal_id, proposal.digest, "")
+    version, bundle = await store(desk.access).active()
+    assert (version, bundle.files.digest) == ("3", SHUT.digest)
+
+
+async def _asks_what_is_in_force(question):
+    """Finds what the gate finds where there is nothing to compare with."""
+    return Examination(widening=("nothing is in force",) if question.active is None else ())
