@@ -140,7 +140,10 @@ def run(
     *,
     doing: str = "Asking the broker",
 ) -> T:
-    """Connects a client of the admin port for the person, acts, and shows that it takes time."""
+    """Connects a client of the admin port for the person, acts, and shows that it takes time.
+
+    With an empty `doing` whoever calls shows it.
+    """
     broker = administrator.broker
 
     async def work() -> T:
@@ -153,5 +156,7 @@ def run(
         ) as client:
             return await act(client)
 
+    if not doing:
+        return asyncio.run(work())
     with progress(doing):
         return asyncio.run(work())

@@ -15,7 +15,15 @@ imports its protocol (`broker.v1`) and nothing else of it.
 from broker.client.access import BrokerClient
 from broker.client.administration import AdminClient, FeedClient
 from broker.client.audit import AuditClient
-from broker.client.audit_values import EventPage, EventQuery, LedgerEvent
+from broker.client.audit_values import (
+    EventBatch,
+    EventPage,
+    EventQuery,
+    LedgerEvent,
+    MeasuredSpan,
+    Reconciled,
+    TracedThing,
+)
 from broker.client.errors import (
     AgentSuspendedError,
     BrokenBrokerError,
@@ -81,6 +89,7 @@ __all__ = [
     "BudgetExceededError",
     "ClientError",
     "DeniedError",
+    "EventBatch",
     "EventPage",
     "EventQuery",
     "Examination",
@@ -97,6 +106,7 @@ __all__ = [
     "Heartbeat",
     "InvalidRequestError",
     "LedgerEvent",
+    "MeasuredSpan",
     "NotFoundError",
     "PolicyClient",
     "PolicyDeniedError",
@@ -108,6 +118,7 @@ __all__ = [
     "Proposed",
     "Receipt",
     "ReceiptInvalidError",
+    "Reconciled",
     "Record",
     "Reinstatement",
     "Resync",
@@ -119,6 +130,7 @@ __all__ = [
     "TokenInvalidError",
     "TokenSource",
     "TokenSourceError",
+    "TracedThing",
     "UnauthenticatedError",
     "UnavailableError",
     "VerifiedReceipt",

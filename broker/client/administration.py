@@ -12,9 +12,18 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
 from typing import Self, TypeVar
 
+import grpc
+
 from broker.client import wire
-from broker.client.channel import DEFAULT_TIMEOUT, BrokerChannel, Identity, Metadata, Method
-from broker.client.errors import ClientError
+from broker.client.channel import (
+    DEFAULT_TIMEOUT,
+    BrokerChannel,
+    Identity,
+    Metadata,
+    Method,
+    StreamedMethod,
+)
+from broker.client.errors import ClientError, from_rpc
 from broker.client.tokens import TokenSource, token_of
 from broker.client.values import (
     AgentName,
@@ -94,12 +103,33 @@ class AdminPort:
             timeout: seconds for all tries; default: the client's.
             safe: whether the call may be repeated.
         """
-        if self._token_source is None:
-            raise ClientError("this call is personal; give the client a token_source")
-        metadata: Metadata = (("authorization", f"Bearer {await token_of(self._token_source)}"),)
+        metadata = await self._authorization()
         return await self._channel.call(
             lambda left: method(request, timeout=left, metadata=metadata), timeout=timeout, safe=safe
         )
+
+    async def _personal_stream(
+        self,
+        method: StreamedMethod[Request, Answer],
+        request: Request,
+        *,
+        timeout: float,  # noqa: ASYNC109 - it becomes the call's deadline on the wire
+    ) -> AsyncIterator[Answer]:
+        """Calls a method of a personal service that answers in parts; not repeated.
+
+        Raises:
+            BrokerCallError: typed by reason or code; parts may have come before.
+        """
+        try:
+            async for answer in method(request, timeout=timeout, metadata=await self._authorization()):
+                yield answer
+        except grpc.aio.AioRpcError as exc:
+            raise from_rpc(exc) from None
+
+    async def _authorization(self) -> Metadata:
+        if self._token_source is None:
+            raise ClientError("this call is personal; give the client a token_source")
+        return (("authorization", f"Bearer {await token_of(self._token_source)}"),)
 
 
 class AdminClient(AdminPort):

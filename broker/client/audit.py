@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from datetime import datetime
 from typing import Self
 
 from broker.client import audit_wire as wire
 from broker.client.administration import AdminPort
-from broker.client.audit_values import EventPage, EventQuery, LedgerEvent
+from broker.client.audit_values import (
+    EventBatch,
+    EventPage,
+    EventQuery,
+    LedgerEvent,
+    MeasuredSpan,
+    Reconciled,
+    TracedThing,
+)
+from broker.client.errors import TimedOutError, UnavailableError
 from broker.v1 import audit_service_pb2 as pb
 from broker.v1 import audit_service_pb2_grpc
 
 MOST_PAGE = 500
-"""Events of one page, as the protocol allows."""
+"""Events or spans of one page, as the protocol allows."""
+
+RECONCILE_TIMEOUT = 300.0
+STREAM_TIMEOUT = 290.0
+"""Seconds of one call that answers in parts; the broker ends it before."""
+
+FIRST_PAUSE, MOST_PAUSE = 0.2, 10.0
+"""Seconds between tries to reach a broker that does not answer."""
 
 
 class AuditClient(AdminPort):
@@ -69,3 +87,75 @@ class AuditClient(AdminPort):
                 return
             if most is not None:
                 most -= len(page.events)
+
+    async def trace(self, thing: str) -> TracedThing:
+        """Gives spans and events of a trace, a grant, an event, or a ticket."""
+        request = pb.GetTraceRequest(id=thing)
+        return wire.traced(await self._personal(self._stub.GetTrace, request))
+
+    async def spans(
+        self, *, attributes: Mapping[str, str], name: str, since: datetime, until: datetime, most: int
+    ) -> AsyncIterator[MeasuredSpan]:
+        """Goes through spans, newest first, at most so many."""
+        request = pb.SearchSpansRequest(name=name)
+        request.attributes.extend(pb.SpanAttribute(key=k, value=v) for k, v in attributes.items())
+        request.since.FromDatetime(since)
+        request.until.FromDatetime(until)
+        while most > 0:
+            request.page_size = min(most, MOST_PAGE)
+            answer = await self._personal(self._stub.SearchSpans, request)
+            for message in answer.spans:
+                yield wire.span(message)
+            most -= len(answer.spans)
+            request.page_token = answer.next_page_token
+            if not request.page_token:
+                return
+
+    async def reconcile(self, since: datetime, until: datetime) -> AsyncIterator[Reconciled]:
+        """Compares ledger and spans, part by part, newest first."""
+        request = pb.ReconcileRequest()
+        request.since.FromDatetime(since)
+        while since < until:
+            request.until.FromDatetime(until)
+            reached = until
+            answers = self._personal_stream(self._stub.Reconcile, request, timeout=RECONCILE_TIMEOUT)
+            try:
+                async for answer in answers:
+                    part = wire.reconciled(answer)
+                    yield part
+                    reached = part.since
+            except TimedOutError:  # a long time takes several calls
+                if reached == until:
+                    raise
+            until = reached
+
+    async def stream(
+        self, from_index: int | None = None, *, follow: bool = False
+    ) -> AsyncIterator[EventBatch]:
+        """Gives events in the order of the transparency log, each once, over all reconnections.
+
+        Args:
+            from_index: of the first leaf; None: what comes from now on.
+            follow: go on for ever; without it, up to the newest leaf.
+
+        Raises:
+            BrokerCallError: the broker refuses; one that does not answer is waited for when following.
+        """
+        at, pause = from_index, FIRST_PAUSE
+        while True:
+            behind = False
+            request = pb.StreamEventsRequest(from_index=at, follow=follow)
+            try:
+                answers = self._personal_stream(self._stub.StreamEvents, request, timeout=STREAM_TIMEOUT)
+                async for answer in answers:
+                    at, pause = answer.next_index, FIRST_PAUSE
+                    behind = bool(answer.events)
+                    yield EventBatch(tuple(map(wire.event, answer.events)), at)
+            except (UnavailableError, TimedOutError):
+                if not follow:
+                    raise
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, MOST_PAUSE)
+                continue
+            if not follow and not behind:
+                return

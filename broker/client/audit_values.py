@@ -57,6 +57,52 @@ class LedgerEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class EventBatch:
+    """Events in the order of the log, and the index to go on from once they are safe."""
+
+    events: tuple[LedgerEvent, ...]
+    next_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredSpan:
+    """One step that was measured; ids in hex, times in nanoseconds since 1970."""
+
+    trace_id: str
+    span_id: str
+    parent_span_id: str  # "" for the request itself
+    name: str
+    kind: str
+    start_ns: int
+    end_ns: int
+    status: str
+    attributes: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class TracedThing:
+    """What was measured and what is on record about one thing."""
+
+    spans: tuple[MeasuredSpan, ...]
+    events: tuple[tuple[LedgerEvent, str], ...]  # with its inclusion proof as JSON; "" where there is none
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """What ledger and spans hold of one part of a time."""
+
+    since: datetime
+    until: datetime
+    events: int
+    events_without_spans: int
+    traces: int
+    traces_without_events: int
+    missing_spans: tuple[str, ...]  # some event ids
+    missing_events: tuple[str, ...]  # some trace ids
+
+
+@dataclass(frozen=True, slots=True)
 class EventPage:
     """Some events, and the token of the next ones; "" where there are none."""
 

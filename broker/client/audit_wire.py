@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from broker.client import audit_values as values
 from broker.client import wire
 from broker.v1 import audit_service_pb2 as pb
@@ -45,4 +47,42 @@ def event(m: pb.LedgerEvent) -> values.LedgerEvent:
         trace_id=m.trace_id,
         policy_version=m.policy_version,
         leaf=m.leaf,
+    )
+
+
+def span(m: pb.Span) -> values.MeasuredSpan:
+    """Gives a span."""
+    return values.MeasuredSpan(
+        trace_id=m.trace_id,
+        span_id=m.span_id,
+        parent_span_id=m.parent_span_id,
+        name=m.name,
+        kind=m.kind,
+        start_ns=m.start_ns,
+        end_ns=m.end_ns,
+        status=m.status,
+        attributes=json.loads(m.attributes or "{}"),
+    )
+
+
+def traced(answer: pb.GetTraceResponse) -> values.TracedThing:
+    """Gives both sides of a thing."""
+    return values.TracedThing(
+        spans=tuple(map(span, answer.spans)),
+        events=tuple((event(each.event), each.proof) for each in answer.events),
+        truncated=answer.truncated,
+    )
+
+
+def reconciled(m: pb.ReconcileResponse) -> values.Reconciled:
+    """Gives one part of a comparison."""
+    return values.Reconciled(
+        since=wire.time(m.since),
+        until=wire.time(m.until),
+        events=m.events,
+        events_without_spans=m.events_without_spans,
+        traces=m.traces,
+        traces_without_events=m.traces_without_events,
+        missing_spans=tuple(m.missing_spans),
+        missing_events=tuple(m.missing_events),
     )

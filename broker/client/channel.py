@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self, TypeVar
@@ -42,6 +42,15 @@ class Method(Protocol[Request_contra, Answer_co]):
     def __call__(
         self, request: Request_contra, *, timeout: float, metadata: Metadata
     ) -> Awaitable[Answer_co]:
+        """Calls it."""
+
+
+class StreamedMethod(Protocol[Request_contra, Answer_co]):
+    """One method of a stub that answers in parts."""
+
+    def __call__(
+        self, request: Request_contra, *, timeout: float, metadata: Metadata
+    ) -> AsyncIterable[Answer_co]:
         """Calls it."""
 
 

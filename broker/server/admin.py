@@ -112,7 +112,9 @@ async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
             ),
             call_timeout=settings.call_timeout,
         )
-        auditing = await open_auditing(settings, ids, metrics, stack, report, stop)
+        auditing = await open_auditing(
+            settings, settings.tlog_dir, log_keys, ids, metrics, stack, report, stop
+        )
         containment = Containment(pool, ids)
         feed = TicketFeedService(
             TicketFeed(feed_pool, settings.feeds, clock), [feed.feed_id for feed in settings.feeds]

@@ -20,6 +20,7 @@ from broker.traces.waterfall import (
     as_json,
     grants_without_spans,
     load,
+    span_of,
     waterfall,
 )
 
@@ -36,5 +37,6 @@ __all__ = [
     "load",
     "open_store",
     "resource_from",
+    "span_of",
     "waterfall",
 ]

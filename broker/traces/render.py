@@ -15,13 +15,13 @@ WIDTH = 22
 """Cells of the bar; with it the table fits into 80 columns."""
 
 
-def render(trace: Trace, width: int = WIDTH) -> RenderableType:
+def render(trace: Trace, width: int = WIDTH, *, title: str = "") -> RenderableType:
     """Gives what `broker trace show` prints: for each request a tree of spans and their place in time."""
-    parts: list[RenderableType] = [Text(f"Grant {trace.grant_id}", style="bold")]
+    parts: list[RenderableType] = [Text(title or f"Grant {trace.grant_id}", style="bold")]
     for trace_id, rows in groupby(waterfall(trace, width), key=lambda row: row.trace_id):
         parts += [Text(), _request(trace_id, list(rows), width)]
     if not trace.spans:
-        parts.append(Text("No spans are stored about this grant.", style="dim"))
+        parts.append(Text("No spans are stored about this.", style="dim"))
     if trace.truncated:
         parts.append(Text("There are more traces than are shown.", style="dim"))
     return Group(*parts)

@@ -39,9 +39,9 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Everything stored about one grant: the trace that created it and those of its reads."""
+    """All that is stored about one grant (the trace that created it, those of its reads) or other traces."""
 
-    grant_id: UUID
+    grant_id: UUID | None
     spans: tuple[Span, ...]
     truncated: bool  # there are more than MAX_TRACES
 
@@ -80,7 +80,7 @@ async def load(pool: asyncpg.Pool, grant_id: UUID, *, limit: int = MAX_TRACES) -
     """
     async with connection(pool) as conn:
         rows = await conn.fetch(queries("traces").spans_of_grant, grant_id, limit + 1)
-    spans = [_span(row) for row in rows]
+    spans = [span_of(row) for row in rows]
     traces = list(dict.fromkeys(span.trace_id for span in spans))
     kept = set(traces[:limit])
     return Trace(grant_id, tuple(s for s in spans if s.trace_id in kept), truncated=len(traces) > limit)
@@ -140,7 +140,7 @@ def waterfall(trace: Trace, width: int = BAR_WIDTH) -> list[Row]:
 def as_json(trace: Trace) -> dict[str, object]:
     """Gives the trace for `--json`."""
     return {
-        "grant_id": str(trace.grant_id),
+        "grant_id": str(trace.grant_id) if trace.grant_id else None,
         "truncated": trace.truncated,
         "spans": [
             {
@@ -160,7 +160,8 @@ def as_json(trace: Trace) -> dict[str, object]:
     }
 
 
-def _span(row: asyncpg.Record) -> Span:
+def span_of(row: asyncpg.Record) -> Span:
+    """Makes a span of a row of `broker.span`."""
     values = dict(row)
     values["attributes"] = json.loads(values["attributes"])
     values["links"] = tuple(json.loads(values["links"]))

@@ -279,3 +279,395 @@ class GetEventResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetEventResponse: _TypeAlias = GetEventResponse  # noqa: Y015
+
+@_typing.final
+class StreamEventsRequest(_message.Message):
+    """Asks for events as they become leaves of the log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_INDEX_FIELD_NUMBER: _builtins.int
+    FOLLOW_FIELD_NUMBER: _builtins.int
+    from_index: _builtins.int
+    """Optional. Index of the first leaf that is wanted; unset: whatever comes from now on."""
+    follow: _builtins.bool
+    """Optional. Wait for more for a minute; without it the answer ends at the newest leaf."""
+    def __init__(
+        self,
+        *,
+        from_index: _builtins.int | None = ...,
+        follow: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_from_index", b"_from_index", "from_index", b"from_index"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_from_index", b"_from_index", "follow", b"follow", "from_index", b"from_index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__from_index: _TypeAlias = _typing.Literal["from_index"]  # noqa: Y015
+    _WhichOneofArgType__from_index: _TypeAlias = _typing.Literal["_from_index", b"_from_index"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__from_index) -> _WhichOneofReturnType__from_index | None: ...
+
+Global___StreamEventsRequest: _TypeAlias = StreamEventsRequest  # noqa: Y015
+
+@_typing.final
+class StreamEventsResponse(_message.Message):
+    """Answers with events, in the order of their leaves."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    NEXT_INDEX_FIELD_NUMBER: _builtins.int
+    next_index: _builtins.int
+    """Output only. Where to go on once these are safe."""
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___LedgerEvent]:
+        """Output only. The events; empty where there was nothing to tell for a while. A leaf whose event is not here any
+        more, because its partition was pruned or it was lost, is passed over.
+        """
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[Global___LedgerEvent] | None = ...,
+        next_index: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "next_index", b"next_index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamEventsResponse: _TypeAlias = StreamEventsResponse  # noqa: Y015
+
+@_typing.final
+class GetTraceRequest(_message.Message):
+    """Asks about one trace, grant, event or ticket."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Required. A trace id (32 hex digits), the id of a grant or of an event, the pseudonym of a ticket, or a ticket's own
+    id while the broker has grants on it (a week after the last one).
+    """
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTraceRequest: _TypeAlias = GetTraceRequest  # noqa: Y015
+
+@_typing.final
+class Span(_message.Message):
+    """Is one step that was measured."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRACE_ID_FIELD_NUMBER: _builtins.int
+    SPAN_ID_FIELD_NUMBER: _builtins.int
+    PARENT_SPAN_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    START_NS_FIELD_NUMBER: _builtins.int
+    END_NS_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    ATTRIBUTES_FIELD_NUMBER: _builtins.int
+    trace_id: _builtins.str
+    """Output only. Trace, 32 hex digits."""
+    span_id: _builtins.str
+    """Output only. Its id, 16 hex digits."""
+    parent_span_id: _builtins.str
+    """Output only. The span that it is part of; empty for the request itself."""
+    name: _builtins.str
+    """Output only. What was done."""
+    kind: _builtins.str
+    """Output only. `SERVER`, `CLIENT` or `INTERNAL`."""
+    start_ns: _builtins.int
+    """Output only. Begin, nanoseconds since 1970."""
+    end_ns: _builtins.int
+    """Output only. End, likewise."""
+    status: _builtins.str
+    """Output only. `UNSET`, `OK` or `ERROR`."""
+    attributes: _builtins.str
+    """Output only. JSON object of attributes, by OpenTelemetry's names; no personal data."""
+    def __init__(
+        self,
+        *,
+        trace_id: _builtins.str = ...,
+        span_id: _builtins.str = ...,
+        parent_span_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        start_ns: _builtins.int = ...,
+        end_ns: _builtins.int = ...,
+        status: _builtins.str = ...,
+        attributes: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "end_ns", b"end_ns", "kind", b"kind", "name", b"name", "parent_span_id", b"parent_span_id", "span_id", b"span_id", "start_ns", b"start_ns", "status", b"status", "trace_id", b"trace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Span: _TypeAlias = Span  # noqa: Y015
+
+@_typing.final
+class ProvenEvent(_message.Message):
+    """Is one event with what proves that it is in the log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_FIELD_NUMBER: _builtins.int
+    PROOF_FIELD_NUMBER: _builtins.int
+    proof: _builtins.str
+    """Output only. The inclusion proof as JSON, as `broker audit verify-proof` checks it offline; empty where the event is
+    not published yet, and beyond the first 20 events.
+    """
+    @_builtins.property
+    def event(self) -> Global___LedgerEvent:
+        """Output only. The event."""
+
+    def __init__(
+        self,
+        *,
+        event: Global___LedgerEvent | None = ...,
+        proof: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "proof", b"proof"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProvenEvent: _TypeAlias = ProvenEvent  # noqa: Y015
+
+@_typing.final
+class GetTraceResponse(_message.Message):
+    """Answers with both sides."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPANS_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    truncated: _builtins.bool
+    """Output only. There is more of it than is shown."""
+    @_builtins.property
+    def spans(self) -> _containers.RepeatedCompositeFieldContainer[Global___Span]:
+        """Output only. What was measured, oldest first; empty where no span is stored."""
+
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProvenEvent]:
+        """Output only. What is on record, oldest first."""
+
+    def __init__(
+        self,
+        *,
+        spans: _abc.Iterable[Global___Span] | None = ...,
+        events: _abc.Iterable[Global___ProvenEvent] | None = ...,
+        truncated: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "spans", b"spans", "truncated", b"truncated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTraceResponse: _TypeAlias = GetTraceResponse  # noqa: Y015
+
+@_typing.final
+class SpanAttribute(_message.Message):
+    """Is one attribute that a span must have."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """Required. Name, as `broker.grant.id`."""
+    value: _builtins.str
+    """Required. Value, as text."""
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        value: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SpanAttribute: _TypeAlias = SpanAttribute  # noqa: Y015
+
+@_typing.final
+class SearchSpansRequest(_message.Message):
+    """Asks for spans."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTRIBUTES_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Optional. Their name, as `read record`."""
+    page_size: _builtins.int
+    """Optional. 1 to 500; 0 means 100."""
+    page_token: _builtins.str
+    """Optional. `next_page_token` of the page before, for the same question."""
+    @_builtins.property
+    def attributes(self) -> _containers.RepeatedCompositeFieldContainer[Global___SpanAttribute]:
+        """Optional. Attributes that they all must have, at most 8."""
+
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Required. Began at this time or later."""
+
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """Required. Began before this time."""
+
+    def __init__(
+        self,
+        *,
+        attributes: _abc.Iterable[Global___SpanAttribute] | None = ...,
+        name: _builtins.str = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since", "until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "name", b"name", "page_size", b"page_size", "page_token", b"page_token", "since", b"since", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SearchSpansRequest: _TypeAlias = SearchSpansRequest  # noqa: Y015
+
+@_typing.final
+class SearchSpansResponse(_message.Message):
+    """Answers with spans."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPANS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Output only. Token of the next page, always of one length; empty on the last."""
+    @_builtins.property
+    def spans(self) -> _containers.RepeatedCompositeFieldContainer[Global___Span]:
+        """Output only. The page; it may be short, even empty, while there is a next one."""
+
+    def __init__(
+        self,
+        *,
+        spans: _abc.Iterable[Global___Span] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "spans", b"spans"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SearchSpansResponse: _TypeAlias = SearchSpansResponse  # noqa: Y015
+
+@_typing.final
+class ReconcileRequest(_message.Message):
+    """Asks to compare ledger and spans."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SINCE_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Required. From when."""
+
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """Required. Until when; spans follow their event within seconds, so the newest of them may be missing still."""
+
+    def __init__(
+        self,
+        *,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since", "until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["since", b"since", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReconcileRequest: _TypeAlias = ReconcileRequest  # noqa: Y015
+
+@_typing.final
+class ReconcileResponse(_message.Message):
+    """Answers for one part of the time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SINCE_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    EVENTS_WITHOUT_SPANS_FIELD_NUMBER: _builtins.int
+    TRACES_FIELD_NUMBER: _builtins.int
+    TRACES_WITHOUT_EVENTS_FIELD_NUMBER: _builtins.int
+    MISSING_SPANS_FIELD_NUMBER: _builtins.int
+    MISSING_EVENTS_FIELD_NUMBER: _builtins.int
+    events: _builtins.int
+    """Output only. Grants, reads and revocations on record."""
+    events_without_spans: _builtins.int
+    """Output only. How many of these have no span."""
+    traces: _builtins.int
+    """Output only. Requests that were traced and name their event."""
+    traces_without_events: _builtins.int
+    """Output only. How many of these name an event that the ledger does not have: refusals beyond the number that is
+    recorded one by one, or spans that somebody made up.
+    """
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Output only. Begin of the part; the parts go back in time and leave nothing out."""
+
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """Output only. End of the part."""
+
+    @_builtins.property
+    def missing_spans(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Output only. Ids of some of those events."""
+
+    @_builtins.property
+    def missing_events(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Output only. Trace ids of some of those traces."""
+
+    def __init__(
+        self,
+        *,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+        events: _builtins.int = ...,
+        events_without_spans: _builtins.int = ...,
+        traces: _builtins.int = ...,
+        traces_without_events: _builtins.int = ...,
+        missing_spans: _abc.Iterable[_builtins.str] | None = ...,
+        missing_events: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since", "until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "events_without_spans", b"events_without_spans", "missing_events", b"missing_events", "missing_spans", b"missing_spans", "since", b"since", "traces", b"traces", "traces_without_events", b"traces_without_events", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReconcileResponse: _TypeAlias = ReconcileResponse  # noqa: Y015

@@ -53,6 +53,26 @@ class AuditServiceStub:
                 request_serializer=broker_dot_v1_dot_audit__service__pb2.GetEventRequest.SerializeToString,
                 response_deserializer=broker_dot_v1_dot_audit__service__pb2.GetEventResponse.FromString,
                 _registered_method=True)
+        self.StreamEvents = channel.unary_stream(
+                '/broker.v1.AuditService/StreamEvents',
+                request_serializer=broker_dot_v1_dot_audit__service__pb2.StreamEventsRequest.SerializeToString,
+                response_deserializer=broker_dot_v1_dot_audit__service__pb2.StreamEventsResponse.FromString,
+                _registered_method=True)
+        self.GetTrace = channel.unary_unary(
+                '/broker.v1.AuditService/GetTrace',
+                request_serializer=broker_dot_v1_dot_audit__service__pb2.GetTraceRequest.SerializeToString,
+                response_deserializer=broker_dot_v1_dot_audit__service__pb2.GetTraceResponse.FromString,
+                _registered_method=True)
+        self.SearchSpans = channel.unary_unary(
+                '/broker.v1.AuditService/SearchSpans',
+                request_serializer=broker_dot_v1_dot_audit__service__pb2.SearchSpansRequest.SerializeToString,
+                response_deserializer=broker_dot_v1_dot_audit__service__pb2.SearchSpansResponse.FromString,
+                _registered_method=True)
+        self.Reconcile = channel.unary_stream(
+                '/broker.v1.AuditService/Reconcile',
+                request_serializer=broker_dot_v1_dot_audit__service__pb2.ReconcileRequest.SerializeToString,
+                response_deserializer=broker_dot_v1_dot_audit__service__pb2.ReconcileResponse.FromString,
+                _registered_method=True)
 
 
 class AuditServiceServicer:
@@ -81,6 +101,36 @@ class AuditServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StreamEvents(self, request, context):
+        """Follows the ledger in the order of the transparency log, for a SIEM: nothing is left out, nothing comes twice.
+        It ends after a minute; call again from `next_index`. So a role that was taken away holds no longer than that.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetTrace(self, request, context):
+        """Gives what was measured and what is on record of one trace, grant, event or ticket. Returns NOT_FOUND where
+        there is neither.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SearchSpans(self, request, context):
+        """Lists spans by attribute, name and time, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Reconcile(self, request, context):
+        """Compares ledger and spans within a time, part by part, newest first: what either has and the other lacks.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AuditServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -93,6 +143,26 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     servicer.GetEvent,
                     request_deserializer=broker_dot_v1_dot_audit__service__pb2.GetEventRequest.FromString,
                     response_serializer=broker_dot_v1_dot_audit__service__pb2.GetEventResponse.SerializeToString,
+            ),
+            'StreamEvents': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamEvents,
+                    request_deserializer=broker_dot_v1_dot_audit__service__pb2.StreamEventsRequest.FromString,
+                    response_serializer=broker_dot_v1_dot_audit__service__pb2.StreamEventsResponse.SerializeToString,
+            ),
+            'GetTrace': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTrace,
+                    request_deserializer=broker_dot_v1_dot_audit__service__pb2.GetTraceRequest.FromString,
+                    response_serializer=broker_dot_v1_dot_audit__service__pb2.GetTraceResponse.SerializeToString,
+            ),
+            'SearchSpans': grpc.unary_unary_rpc_method_handler(
+                    servicer.SearchSpans,
+                    request_deserializer=broker_dot_v1_dot_audit__service__pb2.SearchSpansRequest.FromString,
+                    response_serializer=broker_dot_v1_dot_audit__service__pb2.SearchSpansResponse.SerializeToString,
+            ),
+            'Reconcile': grpc.unary_stream_rpc_method_handler(
+                    servicer.Reconcile,
+                    request_deserializer=broker_dot_v1_dot_audit__service__pb2.ReconcileRequest.FromString,
+                    response_serializer=broker_dot_v1_dot_audit__service__pb2.ReconcileResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -158,6 +228,114 @@ class AuditService:
             '/broker.v1.AuditService/GetEvent',
             broker_dot_v1_dot_audit__service__pb2.GetEventRequest.SerializeToString,
             broker_dot_v1_dot_audit__service__pb2.GetEventResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/broker.v1.AuditService/StreamEvents',
+            broker_dot_v1_dot_audit__service__pb2.StreamEventsRequest.SerializeToString,
+            broker_dot_v1_dot_audit__service__pb2.StreamEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTrace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.v1.AuditService/GetTrace',
+            broker_dot_v1_dot_audit__service__pb2.GetTraceRequest.SerializeToString,
+            broker_dot_v1_dot_audit__service__pb2.GetTraceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SearchSpans(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.v1.AuditService/SearchSpans',
+            broker_dot_v1_dot_audit__service__pb2.SearchSpansRequest.SerializeToString,
+            broker_dot_v1_dot_audit__service__pb2.SearchSpansResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Reconcile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/broker.v1.AuditService/Reconcile',
+            broker_dot_v1_dot_audit__service__pb2.ReconcileRequest.SerializeToString,
+            broker_dot_v1_dot_audit__service__pb2.ReconcileResponse.FromString,
             options,
             channel_credentials,
             insecure,

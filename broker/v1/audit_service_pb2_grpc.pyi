@@ -46,6 +46,18 @@ class AuditServiceStub:
     """Lists events of the ledger, newest first, by any of their columns and their time."""
     GetEvent: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.GetEventRequest, _audit_service_pb2.GetEventResponse]
     """Gets one event. Returns NOT_FOUND where the ledger has none of that id."""
+    StreamEvents: _grpc.UnaryStreamMultiCallable[_audit_service_pb2.StreamEventsRequest, _audit_service_pb2.StreamEventsResponse]
+    """Follows the ledger in the order of the transparency log, for a SIEM: nothing is left out, nothing comes twice.
+    It ends after a minute; call again from `next_index`. So a role that was taken away holds no longer than that.
+    """
+    GetTrace: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.GetTraceRequest, _audit_service_pb2.GetTraceResponse]
+    """Gives what was measured and what is on record of one trace, grant, event or ticket. Returns NOT_FOUND where
+    there is neither.
+    """
+    SearchSpans: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.SearchSpansRequest, _audit_service_pb2.SearchSpansResponse]
+    """Lists spans by attribute, name and time, newest first."""
+    Reconcile: _grpc.UnaryStreamMultiCallable[_audit_service_pb2.ReconcileRequest, _audit_service_pb2.ReconcileResponse]
+    """Compares ledger and spans within a time, part by part, newest first: what either has and the other lacks."""
 
 @_typing.type_check_only
 class AuditServiceAsyncStub(AuditServiceStub):
@@ -65,6 +77,18 @@ class AuditServiceAsyncStub(AuditServiceStub):
     """Lists events of the ledger, newest first, by any of their columns and their time."""
     GetEvent: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.GetEventRequest, _audit_service_pb2.GetEventResponse]  # type: ignore[assignment]
     """Gets one event. Returns NOT_FOUND where the ledger has none of that id."""
+    StreamEvents: _aio.UnaryStreamMultiCallable[_audit_service_pb2.StreamEventsRequest, _audit_service_pb2.StreamEventsResponse]  # type: ignore[assignment]
+    """Follows the ledger in the order of the transparency log, for a SIEM: nothing is left out, nothing comes twice.
+    It ends after a minute; call again from `next_index`. So a role that was taken away holds no longer than that.
+    """
+    GetTrace: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.GetTraceRequest, _audit_service_pb2.GetTraceResponse]  # type: ignore[assignment]
+    """Gives what was measured and what is on record of one trace, grant, event or ticket. Returns NOT_FOUND where
+    there is neither.
+    """
+    SearchSpans: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.SearchSpansRequest, _audit_service_pb2.SearchSpansResponse]  # type: ignore[assignment]
+    """Lists spans by attribute, name and time, newest first."""
+    Reconcile: _aio.UnaryStreamMultiCallable[_audit_service_pb2.ReconcileRequest, _audit_service_pb2.ReconcileResponse]  # type: ignore[assignment]
+    """Compares ledger and spans within a time, part by part, newest first: what either has and the other lacks."""
 
 class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
     """Answers auditors and incident responders: who saw what, when, on which ground.
@@ -93,5 +117,41 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_audit_service_pb2.GetEventResponse, _abc.Awaitable[_audit_service_pb2.GetEventResponse]]:
         """Gets one event. Returns NOT_FOUND where the ledger has none of that id."""
+
+    @_abc_1.abstractmethod
+    def StreamEvents(
+        self,
+        request: _audit_service_pb2.StreamEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_audit_service_pb2.StreamEventsResponse], _abc.AsyncIterator[_audit_service_pb2.StreamEventsResponse]]:
+        """Follows the ledger in the order of the transparency log, for a SIEM: nothing is left out, nothing comes twice.
+        It ends after a minute; call again from `next_index`. So a role that was taken away holds no longer than that.
+        """
+
+    @_abc_1.abstractmethod
+    def GetTrace(
+        self,
+        request: _audit_service_pb2.GetTraceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_service_pb2.GetTraceResponse, _abc.Awaitable[_audit_service_pb2.GetTraceResponse]]:
+        """Gives what was measured and what is on record of one trace, grant, event or ticket. Returns NOT_FOUND where
+        there is neither.
+        """
+
+    @_abc_1.abstractmethod
+    def SearchSpans(
+        self,
+        request: _audit_service_pb2.SearchSpansRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_service_pb2.SearchSpansResponse, _abc.Awaitable[_audit_service_pb2.SearchSpansResponse]]:
+        """Lists spans by attribute, name and time, newest first."""
+
+    @_abc_1.abstractmethod
+    def Reconcile(
+        self,
+        request: _audit_service_pb2.ReconcileRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_audit_service_pb2.ReconcileResponse], _abc.AsyncIterator[_audit_service_pb2.ReconcileResponse]]:
+        """Compares ledger and spans within a time, part by part, newest first: what either has and the other lacks."""
 
 def add_AuditServiceServicer_to_server(servicer: AuditServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

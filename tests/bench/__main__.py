@@ -3,7 +3,7 @@
     python -m tests.bench                   everything, some ten minutes
     python -m tests.bench --quick           under a minute
     python -m tests.bench --only reads      one part: reads, decision, replay, scale, compare, exposure,
-                                            attribution, propagation
+                                            attribution, propagation, events
     python -m tests.bench --json out.json   the figures for a program
 
 Ratios are of one run, contenders in turn; single times hang on the machine and are only context.
@@ -23,9 +23,19 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import attribution, compare, decision, exposure, propagation, reads, replay, scale
+from tests.bench import attribution, compare, decision, events, exposure, propagation, reads, replay, scale
 
-PARTS = ("reads", "decision", "replay", "scale", "compare", "exposure", "attribution", "propagation")
+PARTS = (
+    "reads",
+    "decision",
+    "replay",
+    "scale",
+    "compare",
+    "exposure",
+    "attribution",
+    "propagation",
+    "events",
+)
 
 
 def cell(value: dict) -> str:
@@ -81,6 +91,9 @@ def main() -> None:
         elif part == "exposure":
             result[part] = asyncio.run(exposure.run(quick=options.quick, say=say))
             out.print(exposure.table(result[part]), highlight=False)
+        elif part == "events":
+            result[part] = asyncio.run(events.run(quick=options.quick, say=say))
+            out.print(events.table(result[part]), highlight=False)
         elif part == "attribution":
             result[part] = attribution.run(quick=options.quick, say=say)
             out.print(attribution.table(result[part]), attribution.table_elsewhere(result[part]))

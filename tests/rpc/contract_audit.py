@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable, Mapping
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from broker.audit.events import TOKEN_LENGTH
+from broker.audit.spans import TOKEN_LENGTH as SPANS_TOKEN
 from broker.v1 import audit_service_pb2 as audit
 from broker.v1 import common_pb2 as common
 from tests.rpc.company import Company, creation
-from tests.rpc.contract import TEXTS, UUIDS, Rpc, _constant, _tokens, ref
+from tests.rpc.contract import HIDDEN, TEXTS, UUIDS, Rpc, _constant, _tokens, ref
 
 personal = functools.partial(
     Rpc, "admin", certificate="console", stranger="feed", person="audrey", outsider="anna"
@@ -71,6 +73,58 @@ def _pages() -> Mapping[str, tuple[str, Message]]:
     return {f"page size {n}": ("page_size", audit.ListEventsRequest(page_size=n)) for n in sizes}
 
 
+async def _minute(company: Company) -> tuple[Timestamp, Timestamp]:
+    now = int(time.time())
+    return Timestamp(seconds=now - 60), Timestamp(seconds=now)
+
+
+async def _spans(company: Company) -> Message:
+    since, until = await _minute(company)
+    return audit.SearchSpansRequest(since=since, until=until)
+
+
+async def _reconcile(company: Company) -> Message:
+    since, until = await _minute(company)
+    return audit.ReconcileRequest(since=since, until=until)
+
+
+async def _trace(company: Company) -> Message:
+    async with company.peer("alice") as peer:
+        granted = await company.grant(peer, await company.ticket())
+    return audit.GetTraceRequest(id=granted.grant.decision_id)
+
+
+def _periods(kind: type[Message]) -> dict[str, tuple[str, Message]]:
+    noon = Timestamp(seconds=1_700_000_000)
+    wrong: dict[str, tuple[str, Message]] = {
+        "no since": ("since", kind(until=noon)),
+        "no until": ("until", kind(since=noon)),
+        "no time between": ("until", kind(since=noon, until=noon)),
+    }
+    for name, stamp in TIMES.items():
+        wrong[f"since {name}"] = ("since", kind(since=stamp, until=noon))
+        wrong[f"until {name}"] = ("until", kind(since=noon, until=stamp))
+    return wrong
+
+
+def _searches() -> Mapping[str, tuple[str, Message]]:
+    day = {"since": Timestamp(seconds=1_700_000_000), "until": Timestamp(seconds=1_700_000_060)}
+    search = functools.partial(audit.SearchSpansRequest, **day)
+    pair = audit.SpanAttribute
+    wrong: dict[str, tuple[str, Message]] = dict(_periods(audit.SearchSpansRequest))
+    for n in (-1, 501, 2**31 - 1):
+        wrong[f"page size {n}"] = ("page_size", search(page_size=n))
+    for text in ("x", "0" * (SPANS_TOKEN + 1), "!" * SPANS_TOKEN, "\0" * SPANS_TOKEN, "0" * SPANS_TOKEN):
+        wrong[f"page token {text[:3]!r} {len(text)}"] = ("page_token", search(page_token=text))
+    for n, text in enumerate(TEXTS[1:]):
+        wrong[f"name {n}"] = ("name", search(name=text))
+        wrong[f"value {n}"] = ("attributes[0].value", search(attributes=[pair(key="a", value=text)]))
+    for text in ("", "A", "a b", "a'b", "a\0", "x" * 101):
+        wrong[f"key {text[:5]!r}"] = ("attributes[0].key", search(attributes=[pair(key=text, value="x")]))
+    nine = [pair(key=f"k{n}", value="x") for n in range(9)]
+    return wrong | {"nine attributes": ("attributes", search(attributes=nine))}
+
+
 CONTRACT: dict[str, Rpc] = {
     "AuditService/ListEvents": personal(
         _constant(audit.ListEventsRequest(page_size=3)),
@@ -84,4 +138,16 @@ CONTRACT: dict[str, Rpc] = {
         _decision,
         {f"id {n}": ("event_id", audit.GetEventRequest(event_id=text)) for n, text in UUIDS.items()},
     ),
+    "AuditService/StreamEvents": personal(
+        _constant(audit.StreamEventsRequest()),
+        {
+            f"index {n}": ("from_index", audit.StreamEventsRequest(from_index=n))
+            for n in (-1, 2**40, 2**63 - 1)
+        },
+    ),
+    "AuditService/GetTrace": personal(
+        _trace, {f"id {n}": ("id", audit.GetTraceRequest(id=text)) for n, text in HIDDEN.items()}
+    ),
+    "AuditService/SearchSpans": personal(_spans, _searches()),
+    "AuditService/Reconcile": personal(_reconcile, _periods(audit.ReconcileRequest)),
 }

@@ -69,6 +69,7 @@ async def test_types_of_requests(name):
         *bundle,
         "broker.v1.AgentRef",
         "broker.v1.EventFilter",
+        "broker.v1.SpanAttribute",
         "google.protobuf.Duration",
         "google.protobuf.Timestamp",
     }

@@ -10,6 +10,10 @@ from broker.cli.audit.cosign import cosign
 from broker.cli.audit.events import event, events
 from broker.cli.audit.proofs import prove, prove_consistency, verify_proof
 from broker.cli.audit.prune import prune
+from broker.cli.audit.reconcile import reconcile
+from broker.cli.audit.spans import spans
+from broker.cli.audit.stream import stream
+from broker.cli.audit.trace import trace
 from broker.cli.audit.unexplained import unexplained
 from broker.cli.audit.verify import verify
 from broker.cli.persons import personal
@@ -21,6 +25,10 @@ app = typer.Typer(
 )
 app.command("events")(personal(events))
 app.command("event")(personal(event))
+app.command("stream")(personal(stream))
+app.command("trace")(personal(trace))
+app.command("spans")(personal(spans))
+app.command("reconcile")(personal(reconcile))
 app.command("verify")(verify)
 app.command("prove")(prove)
 app.command("prove-consistency")(prove_consistency)

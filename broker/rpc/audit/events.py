@@ -1,32 +1,37 @@
-"""ListEvents and GetEvent."""
+"""ListEvents, GetEvent and StreamEvents."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from broker.audit.event_filter import StoredEvent
+import asyncpg
+
 from broker.audit.events import EventReader
+from broker.audit.follow import CATCH_UP, follow
 from broker.errors import RequestMalformedError
 from broker.rpc import checks
-from broker.rpc.access import timestamp
 from broker.rpc.audit import AUDIT
 from broker.rpc.audit.asking import Asking
-from broker.rpc.audit.filters import event_filter
+from broker.rpc.audit.filters import event_filter, page_size
+from broker.rpc.audit.messages import event_message
 from broker.rpc.calls import Call, Method, StreamedMethod
 from broker.v1 import audit_service_pb2 as pb
 
-MOST_PAGE = 500
-DEFAULT_PAGE = 100
+STREAM_SECONDS = CATCH_UP + 30.0
+MOST_LEAVES = 1 << 62
 
 
 class EventMethods:
     """The RPCs over events."""
 
-    def __init__(self, asking: Asking, events: EventReader) -> None:
-        """Takes what records questions, and what answers them."""
+    def __init__(self, asking: Asking, pool: asyncpg.Pool, events: EventReader, stop: asyncio.Event) -> None:
+        """Takes what records questions, the auditors' pool, what finds events, and what ends streams."""
         self._asking = asking
+        self._pool = pool
         self._events = events
+        self._stop = stop
 
     def methods(self) -> Sequence[Method[Any, Any]]:
         """Lists those that answer at once."""
@@ -38,11 +43,12 @@ class EventMethods:
 
     def streamed(self) -> Sequence[StreamedMethod[Any, Any]]:
         """Lists those that answer in parts."""
-        return ()
+        asked, told = pb.StreamEventsRequest, pb.StreamEventsResponse
+        return (StreamedMethod(f"/{AUDIT}/StreamEvents", asked, told, self._stream, STREAM_SECONDS),)
 
     async def _list(self, call: Call, request: pb.ListEventsRequest) -> pb.ListEventsResponse:
         wanted = event_filter(request.filter)
-        size = _page_size(request.page_size)
+        size = page_size(request.page_size)
         await self._asking.asked(
             call, "events", filter=wanted.described(), size=size, further=bool(request.page_token)
         )
@@ -58,28 +64,14 @@ class EventMethods:
         await self._asking.asked(call, "event", event=str(event_id))
         return pb.GetEventResponse(event=event_message(await self._events.get(event_id)))
 
-
-def event_message(event: StoredEvent) -> pb.LedgerEvent:
-    """Writes one event."""
-    return pb.LedgerEvent(
-        event_id=str(event.event_id),
-        leaf_index=event.leaf_index,
-        record_time=timestamp(event.record_time),
-        kind=event.kind,
-        outcome=event.outcome,
-        reason=event.reason,
-        agent=event.agent,
-        tool=event.tool,
-        customer=event.customer,
-        ticket=event.ticket,
-        grant_id=str(event.grant_id) if event.grant_id else "",
-        trace_id=event.trace_id,
-        policy_version=str(event.policy_version) if event.policy_version is not None else "",
-        leaf=event.leaf,
-    )
-
-
-def _page_size(number: int) -> int:
-    if not 0 <= number <= MOST_PAGE:
-        raise RequestMalformedError(field="page_size", cause="page size")
-    return number or DEFAULT_PAGE
+    async def _stream(
+        self, call: Call, request: pb.StreamEventsRequest
+    ) -> AsyncIterator[pb.StreamEventsResponse]:
+        start = request.from_index if request.HasField("from_index") else None
+        if start is not None and not 0 <= start <= MOST_LEAVES:
+            raise RequestMalformedError(field="from_index", cause="index")
+        await self._asking.asked(call, "stream", start=start, follow=request.follow)
+        async for batch in follow(self._pool, start, waits=request.follow, stop=self._stop):
+            yield pb.StreamEventsResponse(
+                events=map(event_message, batch.events), next_index=batch.next_index
+            )

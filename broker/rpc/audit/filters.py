@@ -19,6 +19,8 @@ from broker.v1 import common_pb2
 
 OUTCOMES = frozenset({"done", "granted", "refused", "released"})
 NAME_LENGTH = 256
+MOST_PAGE = 500
+DEFAULT_PAGE = 100
 VERSION = re.compile(r"[1-9][0-9]{0,14}", re.ASCII)
 PSEUDONYM = re.compile(r"[0-9a-f]{32}", re.ASCII)
 FIRST_TIME = datetime(2000, 1, 1, tzinfo=UTC)
@@ -95,3 +97,10 @@ def _version(text: str, field: str) -> int | None:
     if not VERSION.fullmatch(text):
         raise RequestMalformedError(field=field, cause="version")
     return int(text)
+
+
+def page_size(number: int) -> int:
+    """Checks the size of a page of events or spans; 0 means the default."""
+    if not 0 <= number <= MOST_PAGE:
+        raise RequestMalformedError(field="page_size", cause="page size")
+    return number or DEFAULT_PAGE
