@@ -8,7 +8,11 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from uuid import UUID
+
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from broker.errors import RequestMalformedError
 
@@ -23,6 +27,9 @@ MOST_FIELDS = 64
 MOST_PAGE = 100
 DEFAULT_PAGE = 50
 REASON_LENGTH = 500
+FIRST_TIME = datetime(2000, 1, 1, tzinfo=UTC)
+LAST_TIME = datetime(2200, 1, 1, tzinfo=UTC)
+"""Times that an event can have, generously."""
 
 
 def ticket_id(text: str, field: str = "ticket_id") -> str:
@@ -68,6 +75,20 @@ def uuid(text: str, field: str, version: int | None = None) -> UUID:
     if str(value) != text or (version is not None and value.version != version):
         raise RequestMalformedError(field=field, cause="uuid")
     return value
+
+
+def moment(message: Message, name: str, field: str) -> datetime | None:
+    """Gives a message's time field; None where it is unset."""
+    stamp: Timestamp = getattr(message, name)
+    if not message.HasField(name):
+        return None
+    try:
+        found = stamp.ToDatetime(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise RequestMalformedError(field=field, cause="time") from None
+    if not FIRST_TIME <= found < LAST_TIME:
+        raise RequestMalformedError(field=field, cause="time")
+    return found
 
 
 def bounded(text: str, field: str, most: int) -> str:

@@ -74,10 +74,10 @@ class PolicyQuestions:
 
     async def _replay(self, call: Call, request: pb.ReplayRequest) -> pb.ReplayResponse:
         bundle = messages.bundle(request.bundle)
-        if not request.HasField("since"):
+        since = checks.moment(request, "since", "since")
+        until = checks.moment(request, "until", "until") or datetime.now(UTC)
+        if since is None:
             raise RequestMalformedError(field="since", cause="no time")
-        since = request.since.ToDatetime(tzinfo=UTC)
-        until = request.until.ToDatetime(tzinfo=UTC) if request.HasField("until") else datetime.now(UTC)
         if not since < until <= since + LONGEST_REPLAY:
             raise RequestMalformedError(field="since", cause="span")
         by = messages.by(call)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from broker.dev.layout import AGENT_ISSUER
 from broker.v1 import access_service_pb2 as access
@@ -42,6 +43,13 @@ HIDDEN = {
     "escape": "T-1\x1b[31m",
 }
 """Ids that are none (B7)."""
+
+TIMES = {
+    "before there were ids": Timestamp(seconds=-1),
+    "after all": Timestamp(seconds=253_402_300_799),
+    "out of the type's range": Timestamp(seconds=2**62),
+    "negative parts": Timestamp(seconds=1_700_000_000, nanos=-1),
+}
 
 UUIDS = {
     **HIDDEN,

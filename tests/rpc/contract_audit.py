@@ -14,7 +14,7 @@ from broker.audit.spans import TOKEN_LENGTH as SPANS_TOKEN
 from broker.v1 import audit_service_pb2 as audit
 from broker.v1 import common_pb2 as common
 from tests.rpc.company import Company, creation
-from tests.rpc.contract import HIDDEN, TEXTS, UUIDS, Rpc, _constant, _tokens, ref
+from tests.rpc.contract import HIDDEN, TEXTS, TIMES, UUIDS, Rpc, _constant, _tokens, ref
 
 personal = functools.partial(
     Rpc, "admin", certificate="console", stranger="feed", person="audrey", outsider="anna"
@@ -22,12 +22,6 @@ personal = functools.partial(
 """An RPC that audrey, an auditor, may call at the console."""
 
 PSEUDONYMS = ("c1", "0" * 31, "0" * 33, "G" * 32, "A" * 32, "0' OR '1'='1" + "0" * 20, "0" * 31 + "\n")
-TIMES = {
-    "before there were ids": Timestamp(seconds=-1),
-    "after all": Timestamp(seconds=253_402_300_799),
-    "out of the type's range": Timestamp(seconds=2**62),
-    "negative parts": Timestamp(seconds=1_700_000_000, nanos=-1),
-}
 
 
 async def _decision(company: Company) -> Message:

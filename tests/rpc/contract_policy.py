@@ -20,7 +20,7 @@ from broker.publishing import Draft
 from broker.v1 import policy_service_pb2 as pb
 from tests.published import ANNA, BORIS, administrator, publisher
 from tests.rpc.company import Company
-from tests.rpc.contract import TEXTS, UUIDS, WHY, Rpc, _constant, _sizes
+from tests.rpc.contract import TEXTS, TIMES, UUIDS, WHY, Rpc, _constant, _sizes
 
 Wrong = dict[str, tuple[str, Message]]
 
@@ -220,6 +220,13 @@ CONTRACT: dict[str, Rpc] = {
                 "since",
                 pb.ReplayRequest(bundle=BROKEN, since=_stamp("2024-11-02"), until=_stamp("2026-11-01")),
             ),
+            **{
+                f"{name} {sentence}": (
+                    name, pb.ReplayRequest(bundle=BROKEN, **{"since": _stamp("2026-11-01"), name: stamp})
+                )
+                for name in ("since", "until")
+                for sentence, stamp in TIMES.items()
+            },
         },
     ),
     "PolicyService/Explain": _rpc(

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container
-from datetime import UTC, datetime
-
-from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from broker.audit.event_filter import EventFilter
 from broker.errors import CATALOGUE, RequestMalformedError
@@ -23,9 +19,6 @@ MOST_PAGE = 500
 DEFAULT_PAGE = 100
 VERSION = re.compile(r"[1-9][0-9]{0,14}", re.ASCII)
 PSEUDONYM = re.compile(r"[0-9a-f]{32}", re.ASCII)
-FIRST_TIME = datetime(2000, 1, 1, tzinfo=UTC)
-LAST_TIME = datetime(2200, 1, 1, tzinfo=UTC)
-"""Times that an event can have, generously."""
 
 
 def event_filter(asked: pb.EventFilter) -> EventFilter:
@@ -34,8 +27,8 @@ def event_filter(asked: pb.EventFilter) -> EventFilter:
     Raises:
         RequestMalformedError: a field is out of its bounds.
     """
-    since = moment(asked, "since", "filter.since")
-    until = moment(asked, "until", "filter.until")
+    since = checks.moment(asked, "since", "filter.since")
+    until = checks.moment(asked, "until", "filter.until")
     if since and until and since >= until:
         raise RequestMalformedError(field="filter.until", cause="no time between")
     agent = agent_of(asked.agent, "filter.agent") if asked.HasField("agent") else None
@@ -67,20 +60,6 @@ def agent_of(ref: common_pb2.AgentRef, field: str) -> Agent:
     if "|" in issuer:
         raise RequestMalformedError(field=f"{field}.issuer", cause="bar in issuer")
     return Agent(issuer, checks.bounded(ref.subject, f"{field}.subject", NAME_LENGTH))
-
-
-def moment(message: Message, name: str, field: str) -> datetime | None:
-    """Gives a message's time field; None where it is unset."""
-    stamp: Timestamp = getattr(message, name)
-    if not message.HasField(name):
-        return None
-    try:
-        found = stamp.ToDatetime(tzinfo=UTC)
-    except (ValueError, OverflowError):
-        raise RequestMalformedError(field=field, cause="time") from None
-    if not FIRST_TIME <= found < LAST_TIME:
-        raise RequestMalformedError(field=field, cause="time")
-    return found
 
 
 def _one_of(text: str, words: Container[str], field: str) -> str | None:
