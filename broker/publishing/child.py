@@ -17,7 +17,7 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 MOST_SECONDS = 100.0
-"""Longest task; an examination of ten thousand rules takes half of it."""
+"""Longest task and wait for the one before it; an examination of ten thousand rules takes half of it."""
 
 
 class ChildFailedError(Exception):
@@ -37,25 +37,14 @@ class Child:
         Raises:
             ChildFailedError: it took too long, died, or said something else than an object.
         """
-        async with self._turn:
-            child = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "broker.publishing.tasks",
-                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.DEVNULL,
-                env={"PYTHONPATH": ":".join(path for path in sys.path if path), "LANG": "C.UTF-8"},
-            )  # fmt: skip
-            try:
-                async with asyncio.timeout(seconds):
-                    answer, _ = await child.communicate(json.dumps(task).encode())
-            except TimeoutError:
-                raise ChildFailedError(f"it took longer than {seconds:.0f} s") from None
-            finally:
-                if child.returncode is None:
-                    child.kill()
-                    await child.wait()
-        if child.returncode:
-            log.error("work on a policy died", extra={"reason": str(child.returncode)})
-            raise ChildFailedError(f"it died ({child.returncode})")
+        try:
+            async with asyncio.timeout(seconds), self._turn:
+                returncode, answer = await _run(json.dumps(task).encode())
+        except TimeoutError:
+            raise ChildFailedError(f"it took longer than {seconds:.0f} s") from None
+        if returncode:
+            log.error("work on a policy died", extra={"reason": str(returncode)})
+            raise ChildFailedError(f"it died ({returncode})")
         try:
             found = json.loads(answer)
         except ValueError:
@@ -63,3 +52,20 @@ class Child:
         if not isinstance(found, dict):
             raise ChildFailedError("it gave no answer")
         return found
+
+
+async def _run(task: bytes) -> tuple[int | None, bytes]:
+    """Runs one child to its end; none is left behind where the caller goes away."""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "broker.publishing.tasks",
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        env={"PYTHONPATH": ":".join(path for path in sys.path if path), "LANG": "C.UTF-8"},
+    )  # fmt: skip
+    try:
+        answer, _ = await child.communicate(task)
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+    return child.returncode, answer

@@ -155,11 +155,11 @@ class Publisher:
                     outcome="refused", reason=PolicyRefusedError.reason,
                 )  # fmt: skip
             return event, None, found
-        if self._replay is not None:
-            found = replace(found, facts={**found.facts, "replay": await self._replay(by, draft.bundle)})
         alone = draft.alone and not found.widens
         if alone:
             await self._check_guard(draft.bundle)
+        elif self._replay is not None:  # for an approver to read; an emergency does not wait for it
+            found = replace(found, facts={**found.facts, "replay": await self._replay(by, draft.bundle)})
         proposal_id = self._ids.new()
         async with transaction(self._pool) as conn:
             await self._store_proposal(conn, proposal_id, by, draft, base, found)

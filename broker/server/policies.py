@@ -67,8 +67,9 @@ async def open_admin_policies(
     await until_there("policy", partial(_bootstrap, store, founding, settings), report, stop)
     holder = PolicyHolder(store)  # without a bound: whoever mends a policy needs the table that lets them
     await until_there("policy", partial(first_policy, holder), report, stop)
-    reading, child = Reading(pool), Child()
-    questions = Questions(child, dsn=settings.admin_dsn, methods=names, clock=clock)
+    reading = Reading(pool)
+    # A child of their own: no question, and many may ask, keeps an approval or an emergency waiting.
+    questions = Questions(Child(), dsn=settings.admin_dsn, methods=names, clock=clock)
     publisher = Publisher(
         pool=pool,
         store=store,
@@ -76,7 +77,7 @@ async def open_admin_policies(
         keys=keys,
         issuer=settings.issuer,
         clock=clock,
-        examine=ChildExaminer(child),
+        examine=ChildExaminer(),
         methods=names,
         check_guard=GuardCheck(reading),
         replay=questions.replay_days,

@@ -1,5 +1,6 @@
 """What administrators ask over the port is answered in a child, as the commands answer it here."""
 
+import asyncio
 from datetime import date
 
 import pytest
@@ -73,3 +74,16 @@ async def test_a_child_knows_no_secrets(monkeypatch):
     monkeypatch.setenv("PGPASSWORD", "secret")
     with pytest.raises(ChildFailedError, match="it died"):
         await Child()({"task": "unknown"})
+
+
+async def test_waiting_has_an_end():
+    """Whoever finds the child busy waits no longer than the task may take, and is told."""
+    child = Child()
+    task = {"task": "validate", "bundle": {"files": dict(files().texts), "tests": {}}, "today": "2026-11-25"}
+    busy = asyncio.create_task(child({**task, "methods": []}))
+    await asyncio.sleep(0)
+    with pytest.raises(ChildFailedError, match="took longer"):
+        await child(task, seconds=0)
+
+    assert not busy.done()
+    assert (await busy)["errors"] is not None  # the control arm: it goes on

@@ -128,6 +128,22 @@ async def test_alone_only_where_nothing_widens(desk):
     assert (leaf["detail"]["act"], leaf["detail"]["widens"]) == ("publish alone", False)
 
 
+async def test_an_emergency_waits_for_no_replay(desk):
+    """The replay is for an approver to read; where there is none, nobody asks what may take a minute."""
+    asked = []
+
+    async def replay(_by, bundle):
+        asked.append(bundle.digest)
+        return {}
+
+    publishes = publisher(desk.admin, examine=narrows, replay=replay)
+    await publishes.propose(ANNA, draft(SHUT, alone=True))
+    assert asked == []
+
+    _, waiting, _ = await publishes.propose(ANNA, draft())  # the control arm
+    assert asked == [waiting.digest]
+
+
 async def test_narrowing_waits_too_where_nobody_called_it_an_emergency(desk):
     """Alone is asked for, never assumed."""
     _, proposal, _ = await publisher(desk.admin, examine=narrows).propose(ANNA, draft(SHUT))
