@@ -20,7 +20,7 @@ from broker.rpc import checks
 from broker.rpc.access import timestamp
 from broker.rpc.audit import AUDIT
 from broker.rpc.audit.asking import Asking
-from broker.rpc.audit.filters import PSEUDONYM, moment, page_size
+from broker.rpc.audit.filters import PSEUDONYM, page_size
 from broker.rpc.audit.messages import event_message, span_message
 from broker.rpc.calls import Call, Method, StreamedMethod
 from broker.v1 import audit_service_pb2 as pb
@@ -142,7 +142,8 @@ class TraceMethods:
 
 
 def _period(request: pb.SearchSpansRequest | pb.ReconcileRequest) -> tuple[datetime, datetime]:
-    since, until = moment(request, "since", "since"), moment(request, "until", "until")
+    since = checks.moment(request, "since", "since")
+    until = checks.moment(request, "until", "until")
     if since is None:
         raise RequestMalformedError(field="since", cause="no time")
     if until is None or since >= until:
