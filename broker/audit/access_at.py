@@ -22,6 +22,7 @@ from typing import Any
 import asyncpg
 
 from broker.audit.disclosures import catch_up
+from broker.audit.leak import IdentifiersUsedUpError
 from broker.audit.naming import pseudonym_of
 from broker.audit.record import Auditor, put_on_record
 from broker.database import connection, queries
@@ -31,6 +32,9 @@ from broker.policy import Policy, PolicyFiles
 from broker.policy.decision import load_known
 
 Q = queries("access_at")
+
+USED_UP = "BK140"
+"""The database's word for: asked of too many customers today."""
 
 UNKNOWABLE = (
     "whether the feed was fresh at that moment, which every read needs",
@@ -116,7 +120,7 @@ async def access_at(
         time: when.
 
     Raises:
-        IdentifiersUsedUpError: too many identifiers were matched on this day.
+        IdentifiersUsedUpError: too many identifiers were matched, or customers asked for, on this day.
         LedgerUnavailableError: the question is not on record.
         PolicyInvalidError: the policy of then cannot be loaded by this release.
     """
@@ -125,7 +129,12 @@ async def access_at(
     await put_on_record(pool, ids, by, {"query": "access of", "customer": pseudonym, "at": time.isoformat()})
     await catch_up(pool)
     async with connection(pool) as conn:
-        standing = await conn.fetch(Q.standing, found.event_id, customer, time)
+        try:
+            standing = await conn.fetch(Q.standing, found.event_id, customer, time)
+        except asyncpg.PostgresError as exc:
+            if exc.sqlstate == USED_UP:
+                raise IdentifiersUsedUpError from exc
+            raise
         version = await conn.fetchrow(Q.policy, time)
         began = await conn.fetchval(Q.history_start)
         agents = sorted({row["agent"] for row in standing})

@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 
 from broker.audit.access_at import BEFORE_HISTORY, access_at
+from broker.audit.leak import IdentifiersUsedUpError
 from broker.audit.record import put_on_record
 from tests.audit.privacy import ANNA, BEN, BY, CARL, CUSTOMER, desk_of, routed
 
@@ -139,6 +140,29 @@ async def test_the_key_is_in_no_event_and_a_question_off_the_record_is_not_answe
         await desk.audited.rows(call, other, CUSTOMER)
     mine = await put_on_record(desk.audited.pool, desk.ids, BY, {"query": "access"})
     assert await desk.audited.rows(call, mine, CUSTOMER)
+
+
+@pytest.mark.attack("A21")
+async def test_one_question_does_not_open_every_customer(desk):
+    """With the auditor's DSN and one event, keys cannot be tried without end, nor by whoever rolls back."""
+    await desk.open("T-1", ANNA)
+    mine = await put_on_record(desk.audited.pool, desk.ids, BY, {"query": "access"})
+    call = "SELECT count(*) FROM broker.standing_at($1, $2, now())"
+    today = "SELECT (extract(EPOCH FROM now())::bigint / 86400) * 1000000"
+    used = await desk.audited.conn.fetchval(today) + 1998
+    await desk.audited.conn.execute("SELECT setval('broker.standing_quota', $1)", used)
+    async with desk.audited.pool.acquire() as conn:
+        rolled_back = conn.transaction()
+        await rolled_back.start()
+        assert await conn.fetchval(call, mine, CUSTOMER) == 1  # the control arm
+        await rolled_back.rollback()
+        await conn.fetchval(call, mine, "K-2")
+        with pytest.raises(asyncpg.PostgresError, match="used up"):
+            await conn.fetchval(call, mine, "K-3")
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await conn.fetchval(call.replace("standing_at", "standing_then"), mine, CUSTOMER)
+    with pytest.raises(IdentifiersUsedUpError):
+        await ask(desk, await desk.now())
 
 
 async def test_work_on_a_ticket_leaves_no_history(desk):
