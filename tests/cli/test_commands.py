@@ -288,6 +288,28 @@ class TestPolicy:
             ("policy.csv", "error")
         ]
 
+    def test_break_glass(self, broker, company, here, monkeypatch):
+        """With the owner's DSN and the keys a folder comes into force without persons, and it shows."""
+        before = int(broker("policy", "status", "--json", "--as", "olga", *here).data["version"])
+        broken = broker("policy", "break-glass", company.layout.policies, "--reason", "a drill", "--json")
+        assert (broken.code, int(broken.data["version"])) == (0, before + 1), broken.err
+
+        listed = broker("policy", "list", "--json", "--as", "audrey", *here).data["versions"]
+        assert (listed[0]["version"], listed[0]["how"]) == (broken.data["version"], "break-glass")
+        assert (listed[0]["reason"], listed[0]["author"]) == ("a drill", None)
+
+    def test_who_is_at_the_console(self, broker, here, tmp_path):
+        """Exactly one way to be somebody; a token of nobody's is refused, a stranger's name is told."""
+        token = tmp_path / "token"
+        token.write_text("x")
+
+        assert broker("policy", "whoami", "--as", "anna", "--json", *here).data["person"]["subject"] == "anna"
+        assert broker("policy", "whoami", *here).code == 2
+        assert broker("policy", "whoami", "--as", "anna", "--token-file", token, *here).code == 2
+        assert broker("policy", "whoami", "--as", "mallory", *here).code == 2
+        refused = broker("policy", "whoami", "--token-file", token, *here)
+        assert (refused.code, "TOKEN_INVALID" in refused.err) == (1, True)
+
 
 class TestMigrate:
     def test_finds_nothing_to_do(self, broker):

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import json
 import time
 import uuid
 
@@ -303,3 +304,22 @@ async def test_two_persons_mend_what_was_tampered_with(desk):
 async def _asks_what_is_in_force(question):
     """Finds what the gate finds where there is nothing to compare with."""
     return Examination(widening=("nothing is in force",) if question.active is None else ())
+
+
+@pytest.mark.attack("C14")
+async def test_files_swapped_behind_the_digest(desk):
+    """Whoever owns the database changes what a proposal holds and not its digest: nothing is signed."""
+    _, proposal, _ = await desk.publisher.propose(ANNA, draft())
+    superuser = await asyncpg.connect(desk.database.dsn())
+    try:
+        await superuser.execute("ALTER TABLE broker.policy_proposal DISABLE TRIGGER ALL")
+        await superuser.execute(
+            "UPDATE broker.policy_proposal SET files = $1::text::jsonb, files_digest = $2",
+            json.dumps(dict(SHUT.texts)), SHUT.digest,
+        )  # fmt: skip
+    finally:
+        await superuser.close()
+
+    with pytest.raises(ProposalDigestError):
+        await desk.publisher.approve(BORIS, proposal.proposal_id, proposal.digest, "")
+    assert await active(desk) == "1"
