@@ -5,9 +5,11 @@ from __future__ import annotations
 import typer
 
 from broker.cli.audit.accept_loss import accept_loss
+from broker.cli.audit.access import access
 from broker.cli.audit.attribute import attribute
 from broker.cli.audit.cosign import cosign
 from broker.cli.audit.events import event, events
+from broker.cli.audit.exposure import exposure, verify_pack
 from broker.cli.audit.proofs import prove, prove_consistency, verify_proof
 from broker.cli.audit.prune import prune
 from broker.cli.audit.reconcile import reconcile
@@ -38,3 +40,6 @@ app.command("accept-loss")(accept_loss)
 app.command("prune")(prune)
 app.command("attribute")(attribute)
 app.command("unexplained")(unexplained)
+app.command("exposure")(exposure)
+app.command("verify-pack")(verify_pack)
+app.command("access")(access)

@@ -1,0 +1,235 @@
+"""`broker audit exposure` and `verify-pack`: whose data was given out, and the pack that proves it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
+
+import typer
+
+from broker.cli.audit import filters
+from broker.cli.audit.options import Json, Keys, log_keys, read_keys, storage, who
+from broker.cli.output import CommandFailedError, Progress, print_json, print_line, print_table, progress, say
+from broker.errors import StartupError
+from broker.settings import Settings, read_settings
+
+if TYPE_CHECKING:
+    from broker.audit.exposure import Selection
+    from broker.audit.pack import Packed
+
+REPORT_SECONDS = 600.0
+"""Longest time of one statement of a report."""
+
+SHOWN = 50
+"""Customers that a table shows; the counts are of all."""
+
+CustomerId = Annotated[
+    str,
+    typer.Option(
+        "--customer-id",
+        help="Key of a customer, for whom the records database finds the pseudonym; it is put nowhere.",
+        show_default=False,
+    ),
+]
+
+
+def exposure(
+    agent: Annotated[
+        str, typer.Option("--agent", help="issuer|subject, as the ledger names them.", show_default=False)
+    ] = "",
+    tool: filters.Tool = "",
+    customer: filters.Customer = "",
+    customer_id: CustomerId = "",
+    grant: filters.Grant = "",
+    since: filters.Since = "",
+    until: filters.Until = "",
+    pack: Annotated[
+        Path | None,
+        typer.Option("--pack", help="Write the notification pack into this file, signed, with its proofs."),
+    ] = None,
+    as_json: Json = False,
+    as_lines: Annotated[
+        bool, typer.Option("--jsonl", help="Print one customer a line as they come, the counts last.")
+    ] = False,
+) -> None:
+    """Tell whose data was given out: which fields, when, on which tickets.
+
+    By agent, tool, customer or grant, and time. A read counts unless an event says that it came to nothing.
+    Customers and tickets are pseudonyms. With --pack: one signed file that anybody checks offline. Runs as
+    broker_auditor (BROKER_AUDITOR_DSN; --pack: BROKER_TLOG_DIR, BROKER_TLOG_KEYS_DIR). The question is an
+    event of the ledger.
+
+    \b
+    Example:
+      broker audit exposure --agent "https://idp.example|mallory" --since 2026-08-01 --pack incident.zip
+      broker audit exposure --customer-id 5 --json
+    """
+    from broker.audit.exposure import Selection
+
+    needed = ["auditor_dsn", *(["tlog_dir", "tlog_keys_dir"] if pack else [])]
+    settings = read_settings(*needed)
+    if agent and "|" not in agent:
+        raise StartupError("--agent: write issuer|subject, as `broker audit events` shows it")
+    if bool(customer) and bool(customer_id):
+        raise StartupError("give --customer or --customer-id, not both")
+    if not (agent or tool or customer or customer_id or grant):
+        raise StartupError("say whose: --agent, --tool, --customer, --customer-id or --grant")
+    if pack is not None and pack.exists():
+        raise CommandFailedError(f"{pack} is there already; a pack never replaces a file")
+    begin, end = filters.period(since, until)
+    try:
+        grant_id = UUID(grant) if grant else None
+    except ValueError:
+        raise StartupError("--grant: not an id") from None
+
+    def selected(pseudonym: str) -> Selection:
+        return Selection(agent or None, tool or None, pseudonym or None, grant_id, begin, end)
+
+    with progress("Reading disclosures") as told:
+        answer = asyncio.run(_run(settings, selected, customer, customer_id, pack, told, lines=as_lines))
+    if as_lines:
+        sys.stdout.write(json.dumps(answer["totals"]) + "\n")
+    elif as_json:
+        print_json(answer)
+    else:
+        _print(answer)
+    if pack is not None and not as_json:
+        say(f"{pack}: {answer['pack']['leaves']:,} events proved; check it: broker audit verify-pack {pack}")
+
+
+async def _run(
+    settings: Settings,
+    selected: Any,
+    customer: str,
+    customer_id: str,
+    pack: Path | None,
+    told: Progress,
+    *,
+    lines: bool,
+) -> dict[str, Any]:
+    from broker.audit.exposed import Totals
+    from broker.audit.exposure import classes_for, exposed, put_question
+    from broker.audit.naming import pseudonym_of
+    from broker.audit.record import Auditor
+    from broker.database import open_pool
+    from broker.ledger import EventIds
+
+    ids, by = EventIds(), Auditor(who())
+    pool = await open_pool(
+        settings.auditor_dsn, name="broker audit exposure", max_size=2, statement_timeout=REPORT_SECONDS
+    )
+    try:
+        if customer_id:
+            records = await open_pool(
+                settings.auditor_records_dsn or settings.auditor_dsn, name="broker audit exposure", max_size=1
+            )
+            try:
+                found = await pseudonym_of(pool, records, ids, by, "exposure", customer_id)
+            finally:
+                await records.close()
+            if found.pseudonym is None:
+                raise CommandFailedError(
+                    "no agent was ever granted anything of this customer, or they were erased"
+                )
+            customer = found.pseudonym
+        selection = selected(customer)
+        await put_question(pool, ids, by, selection, "pack" if pack else "exposure")
+        totals = Totals()
+        customers = []
+        async for batch in exposed(pool, selection, totals, progress=told):
+            classes = await classes_for(pool, totals)
+            mapped = [one.as_mapping(classes) for one in batch]
+            if lines:
+                sys.stdout.writelines(json.dumps(one) + "\n" for one in mapped)
+            else:
+                customers += mapped
+        classes = await classes_for(pool, totals)
+        answer = {"selection": selection.as_mapping(), "totals": totals.as_mapping(classes)}
+        if not lines:
+            answer["customers"] = customers
+        if pack is not None:
+            answer["pack"] = _packed(await _pack(settings, pool, selection, pack, told))
+        return answer
+    finally:
+        await pool.close()
+
+
+async def _pack(settings: Settings, pool: Any, selection: Selection, path: Path, told: Progress) -> Packed:
+    from broker.audit.pack import build_pack
+
+    return await build_pack(
+        pool, selection, path, keys=log_keys(settings), storage=storage(settings), now=datetime.now(UTC),
+        progress=told,
+    )  # fmt: skip
+
+
+def _packed(packed: Packed) -> dict[str, Any]:
+    return {
+        "file": str(packed.path),
+        "customers": packed.customers,
+        "reads": packed.reads,
+        "leaves": packed.leaves,
+        "log_size": packed.size,
+    }
+
+
+def _print(answer: dict[str, Any]) -> None:
+    totals = answer["totals"]
+    print_table(
+        ("customer", "reads", "first", "last", "in clear", "masked", "tickets", "purposes"),
+        (
+            (
+                one["customer"][:12], one["reads"], one["first"][:16], one["last"][:16],
+                "anything: unreadable" if one["unreadable"] else " ".join(one["clear"]),
+                " ".join(one["masked"]), len(one["tickets"]), " ".join(one["purposes"]),
+            )
+            for one in answer["customers"][:SHOWN]
+        ),
+    )  # fmt: skip
+    if len(answer["customers"]) > SHOWN:
+        say(f"these are {SHOWN} of {totals['customers']:,}: all of them with --json, --jsonl or --pack")
+    print_table(
+        ("field class", "customers in clear", "masked alone"),
+        ((name, count["clear"], count["masked"]) for name, count in totals["classes"].items()),
+    )
+    print_line(f"{totals['customers']:,} customers, {totals['reads']:,} disclosures")
+
+
+def verify_pack(
+    file: Annotated[Path, typer.Argument(metavar="PACK", help="As `broker audit exposure --pack` wrote it.")],
+    key: Keys = None,
+    as_json: Json = False,
+) -> None:
+    """Verify a notification pack with the public key alone.
+
+    Offline: no database, no broker, no settings. The signature, the digests, the proof of every event, and
+    the list and counts made again from the events. Exit code 1 where anything does not hold.
+
+    \b
+    Example:
+      broker audit verify-pack incident.zip --key log.pub
+    """
+    from broker.audit.packed import verify_pack as verify
+
+    keys = read_keys(key)
+    if not keys:
+        raise StartupError("give the log's public key: --key, or BROKER_LOG_KEY")
+    try:
+        with progress("Checking the pack") as told:
+            verdict = verify(file, keys, told)
+    except OSError as exc:
+        raise CommandFailedError(f"{file}: {exc.strerror}") from None
+    totals = verdict.report["totals"]
+    if as_json:
+        print_json({"holds": True, "origin": verdict.origin, "size": verdict.size,
+                    "create_time": verdict.create_time, **verdict.report})  # fmt: skip
+        return
+    asked = ", ".join(f"{name} {text}" for name, text in verdict.report["selection"].items())
+    say(f"the pack holds: {asked}")
+    say(f"  {totals['customers']:,} customers, {totals['reads']:,} disclosures, each proved to be on record")
+    say(f"  log {verdict.origin} of size {verdict.size:,}; packed {verdict.create_time}")

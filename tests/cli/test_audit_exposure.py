@@ -1,0 +1,126 @@
+"""`broker audit exposure`, `verify-pack` and `access` against a running sample company."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import zipfile
+
+import asyncpg
+import pytest
+
+from broker.audit.exposed import Totals
+
+ALICE = "|alice"
+
+
+@pytest.fixture(autouse=True)
+def settings(company, monkeypatch) -> None:
+    """Points commands at the company, and at nobody's public key."""
+    monkeypatch.setenv("BROKER_CONFIG", str(company.layout.settings_file))
+    monkeypatch.delenv("BROKER_LOG_KEY", raising=False)
+
+
+@pytest.fixture
+def alice(broker, company):
+    """Lets alice read a customer, and waits until that is published; gives her name in the ledger."""
+    said = broker(
+        "access", "read", "T-1001", "--agent", "alice", "--fields", "customer.name", "--json",
+        "--dir", company.folder,
+    )  # fmt: skip
+    for _ in range(100):
+        proof = broker("audit", "prove", said.data["decision_id"])
+        if proof.code == 0:
+            return proof
+    pytest.fail("the read was not published")
+
+
+@pytest.fixture
+def name(broker, alice, company):
+    """Gives alice's name in the ledger."""
+    found = broker("audit", "events", "--kind", "read", "--json", "--as", "audrey", "--dir", company.folder)
+    return next(event["agent"] for event in found.data if event["agent"].endswith(ALICE))
+
+
+@pytest.fixture
+def key(broker, tmp_path):
+    """Gives a file with the log's public key."""
+    path = tmp_path / "log.pub"
+    path.write_text(broker("keys", "list", "--log", "--json").data[0]["key"] + "\n")
+    return path
+
+
+def test_tells_whose_data_was_given_out(broker, name):
+    """As a table with totals, as JSON, and as lines; all of one truth."""
+    table = broker("audit", "exposure", "--agent", name)
+    assert table.code == 0, table.err
+    assert "customer.name" in table.out
+    data = broker("audit", "exposure", "--agent", name, "--json").data
+    assert data["totals"]["customers"] == len(data["customers"]) >= 1
+    assert "customer.name" in data["customers"][0]["clear"]
+    lines = [
+        json.loads(line) for line in broker("audit", "exposure", "--agent", name, "--jsonl").out.splitlines()
+    ]
+    assert [*data["customers"], data["totals"]] == lines
+    nobody = broker("audit", "exposure", "--agent", "https://idp.test|nobody", "--json").data
+    assert nobody["totals"] == Totals().as_mapping({})
+
+
+def test_a_pack_is_checked_with_the_key_alone(broker, name, key, tmp_path, monkeypatch):
+    """Offline, without settings; a changed one is refused with exit code 1."""
+    pack = tmp_path / "incident.zip"
+    said = broker("audit", "exposure", "--agent", name, "--pack", pack)
+    assert said.code == 0, said.err
+    assert broker("audit", "exposure", "--agent", name, "--pack", pack).code == 1
+    monkeypatch.setenv("BROKER_CONFIG", str(tmp_path / "nothing.toml"))
+    checked = broker("audit", "verify-pack", pack, "--key", key)
+    assert checked.code == 0, checked.err
+    assert "the pack holds" in checked.err
+    assert broker("audit", "verify-pack", pack, "--key", key, "--json").data["holds"]
+
+    changed = tmp_path / "changed.zip"
+    with zipfile.ZipFile(pack) as old, zipfile.ZipFile(changed, "w") as new:
+        for member in old.namelist():
+            data = old.read(member)
+            new.writestr(member, data[:-2] if member == "customers.jsonl" else data)
+    refused = broker("audit", "verify-pack", changed, "--key", key)
+    assert refused.code == 1
+    assert "customers.jsonl" in refused.err
+
+
+async def key_of(company, pseudonym: str) -> str:
+    """Gives the customer's key, as a grant that still lives tells it to a superuser."""
+    conn = await asyncpg.connect(company.dsn())
+    try:
+        return await conn.fetchval(
+            "SELECT customer_id FROM broker.access_grant WHERE customer_pseudonym = $1 LIMIT 1", pseudonym
+        )
+    finally:
+        await conn.close()
+
+
+def test_a_customer_asks_who_saw_them(broker, name, company):
+    """By the customer's key, which the ledger never sees; an unknown one is told apart from nothing found."""
+    customer = broker("audit", "exposure", "--agent", name, "--json").data["customers"][0]["customer"]
+    mine = asyncio.run(key_of(company, customer))
+    found = broker("audit", "exposure", "--customer-id", mine, "--json").data
+    assert name in found["customers"][0]["agents"]
+    access = broker("audit", "access", "--customer-id", mine, "--at", "0m", "--json").data
+    assert name in [one["agent"] for one in access["did"]]
+    assert name in [one["agent"] for one in access["could"] if one["could"]]
+    table = broker("audit", "access", "--customer-id", mine, "--at", "0m")
+    assert "Who could" in table.out
+    assert broker("audit", "exposure", "--customer-id", "no such person").code == 1
+
+
+def test_what_is_asked_wrongly_is_said(broker, name):
+    """Each with what to do."""
+    for arguments, sentence in (
+        ((), "say whose"),
+        (("--agent", "alice"), "issuer|subject"),
+        (("--agent", name, "--since", "1d", "--until", "2d"), "before"),
+        (("--grant", "x"), "not an id"),
+    ):
+        said = broker("audit", "exposure", *arguments)
+        assert said.code == 2
+        assert sentence in said.err
