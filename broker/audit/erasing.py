@@ -91,7 +91,8 @@ async def _unlink(
     async with transaction(admin) as conn:
         [gone] = await conn.fetch(Q.erase_links, customer)
         event = Event(
-            id=ids.new(), kind=EventKind.ADMIN, outcome="done", trace_id=by.trace_id, tool=by.identity,
+            id=ids.new(), kind=EventKind.ADMIN, outcome="done", trace_id=by.trace_id, agent=by.agent,
+        tool=by.identity,
             customer=pseudonym,
             detail={"call": "EraseCustomer", "state": state, "why": reason, "revoked": gone["live_grants"],
                     "grants": gone["grants"], "tickets": gone["tickets"], **more},

@@ -71,27 +71,26 @@ async def resolve(
     by: Auditor,
     pseudonyms: Sequence[str],
     reason: str,
-) -> dict[str, str]:
-    """Gives the customers behind pseudonyms; those of erased people have none.
+) -> tuple[UUID, dict[str, str]]:
+    """Gives the event, and the customers behind pseudonyms; those of erased people have none.
 
     Args:
         admin: the broker's database as broker_admin.
         records: the records database as broker_auditor.
         ids: event ids.
         by: who wants to know.
-        pseudonyms: whose customers; at most `MOST`.
+        pseudonyms: whose customers; 1 to `MOST`.
         reason: why, for the ledger.
 
     Raises:
-        ValueError: too many at once.
+        ValueError: none, or too many at once.
         LedgerUnavailableError: it is not on record, so nothing was resolved.
     """
-    if len(pseudonyms) > MOST:
-        raise ValueError(f"at most {MOST:,} pseudonyms at once")
-    if not pseudonyms:
-        return {}
+    if not 1 <= len(pseudonyms) <= MOST:
+        raise ValueError(f"1 to {MOST:,} pseudonyms at once")
     event = Event(
-        id=ids.new(), kind=EventKind.ADMIN, outcome="done", trace_id=by.trace_id, tool=by.identity,
+        id=ids.new(), kind=EventKind.ADMIN, outcome="done", trace_id=by.trace_id, agent=by.agent,
+        tool=by.identity,
         customer=pseudonyms[0] if len(pseudonyms) == 1 else "",
         detail={"call": "ResolvePseudonyms", "why": reason, "pseudonyms": len(pseudonyms)},
     )  # fmt: skip
@@ -101,4 +100,4 @@ async def resolve(
         told = await conn.fetchval(Q.admin_pass, event.id, "ResolvePseudonyms")
     async with connection(records) as conn:
         rows = await conn.fetch(Q.resolve, told, list(pseudonyms))
-    return {row["pseudonym"]: row["customer"] for row in rows}
+    return event.id, {row["pseudonym"]: row["customer"] for row in rows}

@@ -56,7 +56,9 @@ def token(
     agent: Annotated[str, typer.Argument(metavar="AGENT", help="As alice, bob, bella, sam, mallory.")],
     tool: Annotated[str, typer.Option("--tool", help="For which tool: desk or phone.")] = "desk",
     admin: Annotated[
-        bool, typer.Option("--admin", help="An administrator's instead: anna, boris, audrey, rick, olga.")
+        bool,
+        typer.Option("--admin", help="An administrator's instead: anna, boris, audrey, rick, olga or petra."
+        ),,
     ] = False,
     folder: Dir = USUAL_FOLDER,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,

@@ -57,7 +57,7 @@ As = Annotated[
     typer.Option(
         "--as",
         envvar="BROKER_DEV_AS",
-        help="Administrator of the sample company: anna, boris, audrey, rick or olga.",
+        help="Administrator of the sample company: anna, boris, audrey, rick, olga or petra.",
         show_default=False,
     ),
 ]

@@ -70,6 +70,7 @@ ADMINISTRATORS: tuple[SampleAgent, ...] = (
     SampleAgent("audrey", ("auditors",)),
     SampleAgent("rick", ("incident-responders",)),
     SampleAgent("olga", ("operators",)),
+    SampleAgent("petra", ("privacy-officers",)),
 )
 """The persons who administer, at an identity provider of their own."""
 

@@ -113,7 +113,7 @@ async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
             call_timeout=settings.call_timeout,
         )
         auditing = await open_auditing(
-            settings, settings.tlog_dir, log_keys, ids, metrics, stack, report, stop
+            settings, pool, settings.tlog_dir, log_keys, ids, metrics, stack, report, stop
         )
         containment = Containment(pool, ids)
         feed = TicketFeedService(

@@ -19,6 +19,7 @@ from broker.keys import LogKeyFolder
 from broker.ledger import EventIds
 from broker.rpc.audit import AuditService
 from broker.rpc.audit.asking import Asking
+from broker.rpc.audit.customers import CustomerMethods
 from broker.rpc.audit.events import EventMethods
 from broker.rpc.audit.traces import TraceMethods
 from broker.server.parts import close, until_there
@@ -36,12 +37,16 @@ QUESTION_TIMEOUT = 4.0
 """Seconds of one statement of a question; a call has five."""
 
 
+RECORDS_TIMEOUT = 50.0
+"""Seconds of one scan over the salts."""
+
 INDEX_TIMEOUT = 30.0
 """Seconds of one step of the index; nobody waits for it."""
 
 
 async def open_auditing(
     settings: Settings,
+    admin: asyncpg.Pool,
     tlog_dir: Path,
     log_keys: LogKeyFolder,
     ids: EventIds,
@@ -72,10 +77,20 @@ async def open_auditing(
         await asyncio.gather(indexing, return_exceptions=True)
 
     stack.push_async_callback(end)
+    # Nobody waits for the records database to start: only what asks about a customer's key needs it.
+    records = await open_pool(
+        settings.auditor_records_dsn or settings.auditor_dsn, name="broker-admin: auditors", min_size=0,
+        max_size=1, statement_timeout=RECORDS_TIMEOUT,
+    )  # fmt: skip
+    stack.push_async_callback(close, records)
     asking = Asking(pool, ids)
     events = EventReader(pool)
     prove = Prover(pool, Directory(tlog_dir), log_keys)
-    return AuditService(EventMethods(asking, pool, events, stop), TraceMethods(asking, pool, events, prove))
+    return AuditService(
+        EventMethods(asking, pool, events, stop),
+        TraceMethods(asking, pool, events, prove),
+        CustomerMethods(admin, pool, records, ids),
+    )
 
 
 class Prover:

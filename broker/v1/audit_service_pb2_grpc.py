@@ -73,6 +73,16 @@ class AuditServiceStub:
                 request_serializer=broker_dot_v1_dot_audit__service__pb2.ReconcileRequest.SerializeToString,
                 response_deserializer=broker_dot_v1_dot_audit__service__pb2.ReconcileResponse.FromString,
                 _registered_method=True)
+        self.ResolvePseudonyms = channel.unary_unary(
+                '/broker.v1.AuditService/ResolvePseudonyms',
+                request_serializer=broker_dot_v1_dot_audit__service__pb2.ResolvePseudonymsRequest.SerializeToString,
+                response_deserializer=broker_dot_v1_dot_audit__service__pb2.ResolvePseudonymsResponse.FromString,
+                _registered_method=True)
+        self.EraseCustomer = channel.unary_unary(
+                '/broker.v1.AuditService/EraseCustomer',
+                request_serializer=broker_dot_v1_dot_audit__service__pb2.EraseCustomerRequest.SerializeToString,
+                response_deserializer=broker_dot_v1_dot_audit__service__pb2.EraseCustomerResponse.FromString,
+                _registered_method=True)
 
 
 class AuditServiceServicer:
@@ -131,6 +141,24 @@ class AuditServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ResolvePseudonyms(self, request, context):
+        """Resolves pseudonyms to customers' keys, so that they can be notified. The one answer with keys in it: its
+        event names who asked, why, and for how many. Pseudonyms of people who were erased are left out.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EraseCustomer(self, request, context):
+        """Erases a customer: their grants end, links from tickets go, the salt is destroyed, so that nobody can tell
+        any more whose the pseudonym in the ledger is. Cannot be undone; may be repeated, and must be where it failed
+        half-way. Ledger, proofs and counts stay as they are. A ticket that comes later makes a new pseudonym.
+        Returns RESOURCE_EXHAUSTED where too many customers were looked up on this day.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AuditServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -163,6 +191,16 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     servicer.Reconcile,
                     request_deserializer=broker_dot_v1_dot_audit__service__pb2.ReconcileRequest.FromString,
                     response_serializer=broker_dot_v1_dot_audit__service__pb2.ReconcileResponse.SerializeToString,
+            ),
+            'ResolvePseudonyms': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResolvePseudonyms,
+                    request_deserializer=broker_dot_v1_dot_audit__service__pb2.ResolvePseudonymsRequest.FromString,
+                    response_serializer=broker_dot_v1_dot_audit__service__pb2.ResolvePseudonymsResponse.SerializeToString,
+            ),
+            'EraseCustomer': grpc.unary_unary_rpc_method_handler(
+                    servicer.EraseCustomer,
+                    request_deserializer=broker_dot_v1_dot_audit__service__pb2.EraseCustomerRequest.FromString,
+                    response_serializer=broker_dot_v1_dot_audit__service__pb2.EraseCustomerResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -336,6 +374,60 @@ class AuditService:
             '/broker.v1.AuditService/Reconcile',
             broker_dot_v1_dot_audit__service__pb2.ReconcileRequest.SerializeToString,
             broker_dot_v1_dot_audit__service__pb2.ReconcileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResolvePseudonyms(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.v1.AuditService/ResolvePseudonyms',
+            broker_dot_v1_dot_audit__service__pb2.ResolvePseudonymsRequest.SerializeToString,
+            broker_dot_v1_dot_audit__service__pb2.ResolvePseudonymsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EraseCustomer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.v1.AuditService/EraseCustomer',
+            broker_dot_v1_dot_audit__service__pb2.EraseCustomerRequest.SerializeToString,
+            broker_dot_v1_dot_audit__service__pb2.EraseCustomerResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -58,6 +58,16 @@ class AuditServiceStub:
     """Lists spans by attribute, name and time, newest first."""
     Reconcile: _grpc.UnaryStreamMultiCallable[_audit_service_pb2.ReconcileRequest, _audit_service_pb2.ReconcileResponse]
     """Compares ledger and spans within a time, part by part, newest first: what either has and the other lacks."""
+    ResolvePseudonyms: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.ResolvePseudonymsRequest, _audit_service_pb2.ResolvePseudonymsResponse]
+    """Resolves pseudonyms to customers' keys, so that they can be notified. The one answer with keys in it: its
+    event names who asked, why, and for how many. Pseudonyms of people who were erased are left out.
+    """
+    EraseCustomer: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.EraseCustomerRequest, _audit_service_pb2.EraseCustomerResponse]
+    """Erases a customer: their grants end, links from tickets go, the salt is destroyed, so that nobody can tell
+    any more whose the pseudonym in the ledger is. Cannot be undone; may be repeated, and must be where it failed
+    half-way. Ledger, proofs and counts stay as they are. A ticket that comes later makes a new pseudonym.
+    Returns RESOURCE_EXHAUSTED where too many customers were looked up on this day.
+    """
 
 @_typing.type_check_only
 class AuditServiceAsyncStub(AuditServiceStub):
@@ -89,6 +99,16 @@ class AuditServiceAsyncStub(AuditServiceStub):
     """Lists spans by attribute, name and time, newest first."""
     Reconcile: _aio.UnaryStreamMultiCallable[_audit_service_pb2.ReconcileRequest, _audit_service_pb2.ReconcileResponse]  # type: ignore[assignment]
     """Compares ledger and spans within a time, part by part, newest first: what either has and the other lacks."""
+    ResolvePseudonyms: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.ResolvePseudonymsRequest, _audit_service_pb2.ResolvePseudonymsResponse]  # type: ignore[assignment]
+    """Resolves pseudonyms to customers' keys, so that they can be notified. The one answer with keys in it: its
+    event names who asked, why, and for how many. Pseudonyms of people who were erased are left out.
+    """
+    EraseCustomer: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.EraseCustomerRequest, _audit_service_pb2.EraseCustomerResponse]  # type: ignore[assignment]
+    """Erases a customer: their grants end, links from tickets go, the salt is destroyed, so that nobody can tell
+    any more whose the pseudonym in the ledger is. Cannot be undone; may be repeated, and must be where it failed
+    half-way. Ledger, proofs and counts stay as they are. A ticket that comes later makes a new pseudonym.
+    Returns RESOURCE_EXHAUSTED where too many customers were looked up on this day.
+    """
 
 class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
     """Answers auditors and incident responders: who saw what, when, on which ground.
@@ -153,5 +173,27 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_audit_service_pb2.ReconcileResponse], _abc.AsyncIterator[_audit_service_pb2.ReconcileResponse]]:
         """Compares ledger and spans within a time, part by part, newest first: what either has and the other lacks."""
+
+    @_abc_1.abstractmethod
+    def ResolvePseudonyms(
+        self,
+        request: _audit_service_pb2.ResolvePseudonymsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_service_pb2.ResolvePseudonymsResponse, _abc.Awaitable[_audit_service_pb2.ResolvePseudonymsResponse]]:
+        """Resolves pseudonyms to customers' keys, so that they can be notified. The one answer with keys in it: its
+        event names who asked, why, and for how many. Pseudonyms of people who were erased are left out.
+        """
+
+    @_abc_1.abstractmethod
+    def EraseCustomer(
+        self,
+        request: _audit_service_pb2.EraseCustomerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_service_pb2.EraseCustomerResponse, _abc.Awaitable[_audit_service_pb2.EraseCustomerResponse]]:
+        """Erases a customer: their grants end, links from tickets go, the salt is destroyed, so that nobody can tell
+        any more whose the pseudonym in the ledger is. Cannot be undone; may be repeated, and must be where it failed
+        half-way. Ledger, proofs and counts stay as they are. A ticket that comes later makes a new pseudonym.
+        Returns RESOURCE_EXHAUSTED where too many customers were looked up on this day.
+        """
 
 def add_AuditServiceServicer_to_server(servicer: AuditServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -125,13 +125,14 @@ async def test_cannot_be_reached_or_resolved_afterwards(desk):
     other = await desk.pseudonym("K-2")
     grant = await desk.grant(ANNA, "T-1")
     status = "SELECT count(*) FROM broker.grant_status($1, $2)"
-    assert await resolve(desk.admin, desk.audited.pool, desk.ids, BY, [old, other], "drill") == {
+    assert (await resolve(desk.admin, desk.audited.pool, desk.ids, BY, [old, other], "drill"))[1] == {
         old: CUSTOMER,
         other: "K-2",
     }
     await erase_them(desk)
     assert await desk.audited.conn.fetchval(status, grant, ANNA) == 0
-    assert await resolve(desk.admin, desk.audited.pool, desk.ids, BY, [old, other], "drill") == {other: "K-2"}
+    _, found = await resolve(desk.admin, desk.audited.pool, desk.ids, BY, [old, other], "drill")
+    assert found == {other: "K-2"}
     found = await pseudonym_of(desk.audited.pool, desk.audited.pool, desk.ids, BY, "t", CUSTOMER)
     assert found.pseudonym is None
     assert await desk.pseudonym() not in {old, other}

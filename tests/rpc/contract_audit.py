@@ -119,7 +119,52 @@ def _searches() -> Mapping[str, tuple[str, Message]]:
     return wrong | {"nine attributes": ("attributes", search(attributes=nine))}
 
 
+def _pseudonyms() -> Mapping[str, tuple[str, Message]]:
+    wrong = {
+        f"pseudonym {n}": ("pseudonyms[0]", audit.ResolvePseudonymsRequest(pseudonyms=[text], reason="why"))
+        for n, text in enumerate(PSEUDONYMS)
+    }
+    for sentence, names in {
+        "none": [],
+        "twice": ["0" * 32] * 2,
+        "too many": [f"{n:032x}" for n in range(1001)],
+    }.items():
+        wrong[sentence] = ("pseudonyms", audit.ResolvePseudonymsRequest(pseudonyms=names, reason="why"))
+    for n, text in enumerate(TEXTS):
+        wrong[f"reason {n}"] = (
+            "reason",
+            audit.ResolvePseudonymsRequest(pseudonyms=["0" * 32], reason=text),
+        )
+    return wrong
+
+
+def _erasures() -> Mapping[str, tuple[str, Message]]:
+    wrong: dict[str, tuple[str, Message]] = {}
+    for n, text in enumerate(TEXTS):
+        wrong[f"customer {n}"] = ("customer_id", audit.EraseCustomerRequest(customer_id=text, reason="why"))
+        wrong[f"reason {n}"] = ("reason", audit.EraseCustomerRequest(customer_id="none such", reason=text))
+    return wrong
+
+
 CONTRACT: dict[str, Rpc] = {
+    "AuditService/ResolvePseudonyms": Rpc(
+        "admin",
+        _constant(audit.ResolvePseudonymsRequest(pseudonyms=["0" * 32], reason="INC-7")),
+        _pseudonyms(),
+        certificate="console",
+        stranger="feed",
+        person="rick",
+        outsider="audrey",
+    ),
+    "AuditService/EraseCustomer": Rpc(
+        "admin",
+        _constant(audit.EraseCustomerRequest(customer_id="none such", reason="asked on paper")),
+        _erasures(),
+        certificate="console",
+        stranger="feed",
+        person="petra",
+        outsider="rick",
+    ),
     "AuditService/ListEvents": personal(
         _constant(audit.ListEventsRequest(page_size=3)),
         {
