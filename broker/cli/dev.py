@@ -57,8 +57,7 @@ def token(
     tool: Annotated[str, typer.Option("--tool", help="For which tool: desk or phone.")] = "desk",
     admin: Annotated[
         bool,
-        typer.Option("--admin", help="An administrator's instead: anna, boris, audrey, rick, olga or petra."
-        ),,
+        typer.Option("--admin", help="An administrator's: anna, boris, audrey, rick, olga or petra."),
     ] = False,
     folder: Dir = USUAL_FOLDER,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,

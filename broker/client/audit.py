@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from typing import Self
 
 from broker.client import audit_wire as wire
 from broker.client.administration import AdminPort
 from broker.client.audit_values import (
+    ErasedCustomer,
     EventBatch,
     EventPage,
     EventQuery,
@@ -21,6 +22,12 @@ from broker.client.audit_values import (
 from broker.client.errors import TimedOutError, UnavailableError
 from broker.v1 import audit_service_pb2 as pb
 from broker.v1 import audit_service_pb2_grpc
+
+MOST_PSEUDONYMS = 1000
+"""Pseudonyms of one call, as the protocol allows."""
+
+CUSTOMER_SECONDS = 60.0
+"""Longest time of a call that needs the records database."""
 
 MOST_PAGE = 500
 """Events or spans of one page, as the protocol allows."""
@@ -159,3 +166,37 @@ class AuditClient(AdminPort):
                 continue
             if not follow and not behind:
                 return
+
+    async def resolve(self, pseudonyms: Sequence[str], *, reason: str) -> dict[str, str]:
+        """Gives the customers' keys behind pseudonyms, for notifying them; erased people have none.
+
+        Args:
+            pseudonyms: any number; each thousand is a call, and an event.
+            reason: why, for the ledger; no personal data of customers.
+        """
+        names = list(dict.fromkeys(pseudonyms))
+        found: dict[str, str] = {}
+        for start in range(0, len(names), MOST_PSEUDONYMS):
+            request = pb.ResolvePseudonymsRequest(
+                pseudonyms=names[start : start + MOST_PSEUDONYMS], reason=reason
+            )
+            answer = await self._personal(self._stub.ResolvePseudonyms, request, timeout=CUSTOMER_SECONDS)
+            found |= {each.pseudonym: each.customer_id for each in answer.customers}
+        return found
+
+    async def erase(self, customer_id: str, *, reason: str) -> ErasedCustomer:
+        """Erases a customer for ever; safe to repeat, to be repeated where it failed.
+
+        Args:
+            customer_id: the customer's key.
+            reason: why, for the ledger; no personal data of customers.
+        """
+        answer = await self._personal(
+            self._stub.EraseCustomer,
+            pb.EraseCustomerRequest(customer_id=customer_id, reason=reason),
+            timeout=CUSTOMER_SECONDS,
+        )
+        return ErasedCustomer(
+            answer.pseudonym, answer.revoked, answer.grants, answer.tickets, answer.salt_destroyed,
+            answer.decision_id,
+        )  # fmt: skip

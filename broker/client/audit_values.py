@@ -108,3 +108,15 @@ class EventPage:
 
     events: tuple[LedgerEvent, ...]
     next_token: str
+
+
+@dataclass(frozen=True, slots=True)
+class ErasedCustomer:
+    """What there was of a customer, and is not any more."""
+
+    pseudonym: str  # nobody's now; "" where the ledger had none
+    revoked: int  # grants that were live
+    grants: int
+    tickets: int
+    salt_destroyed: bool
+    decision_id: str

@@ -124,3 +124,24 @@ def test_what_is_asked_wrongly_is_said(broker, name):
         said = broker("audit", "exposure", *arguments)
         assert said.code == 2
         assert sentence in said.err
+
+
+def test_people_are_resolved_and_erased_by_who_may(broker, name, company, tmp_path):
+    """A responder resolves, a privacy officer erases, nobody else; afterwards the pseudonym is nobody's."""
+    here = ("--dir", company.folder)
+    listed = tmp_path / "customers.jsonl"
+    listed.write_text(broker("audit", "exposure", "--agent", name, "--jsonl").out)
+    why = ("--reason", "INC-7")
+    refused = broker("audit", "resolve", "--file", listed, *why, "--as", "audrey", *here)
+    assert refused.code == 1
+    found = broker("audit", "resolve", "--file", listed, *why, "--as", "rick", "--json", *here).data
+    [one, *_] = found
+    erase = ("audit", "erase", one["customer_id"], *why)
+
+    assert "nothing was erased" in broker(*erase, "--as", "petra", *here).err
+    assert broker(*erase, "--as", "rick", "--yes", *here).code == 1
+    erased = broker(*erase, "--as", "petra", "--yes", "--json", *here).data
+    assert (erased["pseudonym"], erased["salt_destroyed"]) == (one["pseudonym"], True)
+    again = broker("audit", "resolve", one["pseudonym"], *why, "--as", "rick", "--json", *here).data
+    assert again == [{"pseudonym": one["pseudonym"], "customer_id": None}]
+    assert broker("audit", "verify").code == 0

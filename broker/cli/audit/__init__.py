@@ -8,6 +8,7 @@ from broker.cli.audit.accept_loss import accept_loss
 from broker.cli.audit.access import access
 from broker.cli.audit.attribute import attribute
 from broker.cli.audit.cosign import cosign
+from broker.cli.audit.customers import erase, resolve
 from broker.cli.audit.events import event, events
 from broker.cli.audit.exposure import exposure, verify_pack
 from broker.cli.audit.proofs import prove, prove_consistency, verify_proof
@@ -43,3 +44,5 @@ app.command("unexplained")(unexplained)
 app.command("exposure")(exposure)
 app.command("verify-pack")(verify_pack)
 app.command("access")(access)
+app.command("resolve")(personal(resolve))
+app.command("erase")(personal(erase))
