@@ -133,7 +133,7 @@ class Settings(BaseSettings):
         "", description="broker database as broker_auditor (admin process, `trace show`, `audit …`)"
     )
     auditor_records_dsn: str = Field(
-        "", description="records database as broker_auditor (`audit attribute`); unset: it is the broker's"
+        "", description="records database as broker_auditor (admin process, `audit …`); unset: the broker's"
     )
     owner_dsn: str = Field(
         "", description="broker database as broker_owner (`migrate`, `keys rotate --guard`)"

@@ -16,6 +16,7 @@ from broker.client.access import BrokerClient
 from broker.client.administration import AdminClient, FeedClient
 from broker.client.audit import AuditClient
 from broker.client.audit_values import (
+    ErasedCustomer,
     EventBatch,
     EventPage,
     EventQuery,
@@ -89,6 +90,7 @@ __all__ = [
     "BudgetExceededError",
     "ClientError",
     "DeniedError",
+    "ErasedCustomer",
     "EventBatch",
     "EventPage",
     "EventQuery",
