@@ -61,7 +61,9 @@ class TestLayout:
 class TestSettings:
     def test_are_what_serve_reads(self, layout, monkeypatch):
         """What is written is read back by the service's own reader, complete."""
-        dsns = dict.fromkeys(("dsn", "reader_dsn", "admin_dsn", "feed_dsn"), 'postgresql://u:p"w\\@/x')
+        dsns = dict.fromkeys(
+            ("dsn", "reader_dsn", "admin_dsn", "feed_dsn", "auditor_dsn"), 'postgresql://u:p"w\\@/x'
+        )
         ports = layout.choose_ports(usual=False)
         layout.write_settings(dsns, workers=3, extra={"grant_seconds": 7, "reflection": False})
         for name in list(process_environment(layout.settings_file)):
