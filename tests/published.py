@@ -155,6 +155,8 @@ async def force_signed(
     """As `force`, with a signature that fits: what a process with our keys could do."""
     digest = digest_of(texts)
     number = int(await pool.fetchval("SELECT coalesce(max(version), 0) + 1 FROM broker.policy_version"))
-    seal = Seal(number, digest, digest_of({}), "approved")
+    first = number == 1
+    persons = {} if first else {"author": "x|a", "approver": "x|b"}
+    seal = Seal(number, digest, digest_of({}), "first" if first else "approved", **persons)
     signature = (signing or keys()).sign({"typ": TYPE}, seal.claims(ISSUER, time.time()))
     return await force(pool, texts, digest, signature=signature)

@@ -1,8 +1,8 @@
 """The seal of a version: what the admin process signs, and every process checks before it serves.
 
 Invariants:
-- a seal names number and digests, so it fits one row and no other: old content comes back under a new
-  number and a new seal (C15);
+- a seal names number, digests and persons, so it fits one row and no other: old content comes back under a
+  new number and a new seal (C15), and nobody is made the approver of what somebody else approved;
 - whatever is wrong with it, the version is not served and the last good one stays.
 """
 
@@ -18,6 +18,9 @@ from broker.keys import ALGORITHM
 TYPE = "broker-policy+jwt"
 _NAMES = ("iss", "iat", "version", "digest", "tests", "how")
 _OPTIONAL = ("base", "proposal", "author", "approver")
+
+Persons = tuple[str | None, str | None]
+"""A version's author and approver, as `issuer|subject`; None where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +56,36 @@ class Seals:
         self._keys = keys
         self._issuer = issuer
 
-    def check(self, signature: str | None, version: int, digest: str, tests_digest: str | None) -> None:
-        """Refuses a version whose seal is not over this number and these digests.
+    def check(
+        self,
+        signature: str | None,
+        version: int,
+        digest: str,
+        tests_digest: str | None,
+        persons: Persons | None = None,
+    ) -> None:
+        """Refuses a version whose seal is not over this number, these digests and these persons.
+
+        Args:
+            signature: the seal.
+            version: the row's number.
+            digest: of its files.
+            tests_digest: of its tests.
+            persons: its author and its approver; None: not looked at.
 
         Raises:
             PolicyInvalidError: names the version; what is wrong with the signature is the cause.
         """
         try:
-            self._check(signature, (version, digest, tests_digest))
+            self._check(signature, (version, digest, tests_digest), persons)
         except TokenInvalidError as exc:
             raise PolicyInvalidError(
                 [f"policy version {version}: no good signature: {exc.cause} [signature]"]
             ) from None
 
-    def _check(self, signature: str | None, row: tuple[int, str, str | None]) -> None:
+    def _check(
+        self, signature: str | None, row: tuple[int, str, str | None], persons: Persons | None
+    ) -> None:
         if not signature:
             raise TokenInvalidError(cause="it is not signed")
         claims = jose.read(signature, keys=self._keys(), algorithms=(ALGORITHM,), types=(TYPE,)).claims
@@ -74,6 +93,9 @@ class Seals:
         claims.check_issuer(self._issuer)
         if (claims.integer("version"), claims.text("digest"), claims.text("tests")) != row:
             raise TokenInvalidError(cause="it was signed for another number or other files")
+        signed = claims.optional_text("author"), claims.optional_text("approver")
+        if persons is not None and signed != persons:
+            raise TokenInvalidError(cause="it was signed for other persons")
 
 
 class _Unchecked(Seals):
@@ -82,7 +104,14 @@ class _Unchecked(Seals):
     def __init__(self) -> None:
         """Needs no keys."""
 
-    def check(self, signature: str | None, version: int, digest: str, tests_digest: str | None) -> None:
+    def check(
+        self,
+        signature: str | None,
+        version: int,
+        digest: str,
+        tests_digest: str | None,
+        persons: Persons | None = None,
+    ) -> None:
         """Lets it pass."""
 
 

@@ -93,7 +93,10 @@ class PolicyStore:
             await conn.execute(Q.report_worker, worker, version, guard)
 
     def _checked(self, row: asyncpg.Record) -> Bundle:
-        self._seals.check(row["signature"], row["version"], row["digest"], row["tests_digest"])
+        self._seals.check(
+            row["signature"], row["version"], row["digest"], row["tests_digest"],
+            (row["author"], row["approver"]),
+        )  # fmt: skip
         bundle = Bundle.of(PolicyFiles.from_mapping(json.loads(row["files"])), json.loads(row["tests"]))
         if (bundle.files.digest, bundle.tests_digest) != (row["digest"], row["tests_digest"]):
             raise PolicyInvalidError(

@@ -6,13 +6,16 @@ SELECT broker.active_policy_version();
 -- Gives the policy in force with its files and tests, and the newest number there is.
 SELECT
     v.version, v.digest, v.files::text AS files, v.tests::text AS tests, v.tests_digest, v.signature,
+    v.author, v.approver,
     (SELECT max(n.version) FROM broker.policy_version AS n) AS newest
 FROM broker.policy_active AS a
 JOIN broker.policy_version AS v USING (version);
 
 -- name: version^
 -- Gives one version with its files and tests.
-SELECT v.version, v.digest, v.files::text AS files, v.tests::text AS tests, v.tests_digest, v.signature
+SELECT
+    v.version, v.digest, v.files::text AS files, v.tests::text AS tests, v.tests_digest, v.signature,
+    v.author, v.approver
 FROM broker.policy_version AS v
 WHERE v.version = $1;
 

@@ -151,3 +151,19 @@ async def test_files_of_the_first_version_are_signed_too(desk):
 
     with pytest.raises(PolicyInvalidError, match="signature"):
         await store(desk.access).active()
+
+
+@pytest.mark.attack("C14")
+@pytest.mark.parametrize("column", ["author", "approver"])
+async def test_persons_cannot_be_changed_behind_their_backs(desk, column):
+    """Whoever owns the database makes nobody the author or approver of a version: it is not served then."""
+    await activate(desk.admin, SHUT)
+    assert (await store(desk.access).active())[0] == "2"  # the control arm
+
+    await _as_superuser(
+        desk, f"UPDATE broker.policy_version SET {column} = 'https://idp|mallory' WHERE version = 2"
+    )
+    with pytest.raises(PolicyInvalidError, match="other persons"):
+        await store(desk.access).active()
+    with pytest.raises(PolicyInvalidError, match="other persons"):
+        await store(desk.access).version(2)
