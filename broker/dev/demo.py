@@ -1,4 +1,4 @@
-"""A day at the help desk in nine steps, played with real clients over mutual TLS in half a minute.
+"""A day at the help desk and what came of it, in twelve steps, with real clients over mutual TLS.
 
     python -m broker.dev.demo
 
@@ -17,10 +17,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from uuid import UUID
 
 import asyncpg
-from rich import box
 from rich.console import Console
-from rich.panel import Panel
-from rich.table import Table
 from rich.text import Text
 
 from broker.client import (
@@ -31,13 +28,14 @@ from broker.client import (
     FieldState,
     Grant,
     PolicyDeniedError,
-    Record,
     TicketDeniedError,
     TokenInvalidError,
     verify_receipt,
 )
 from broker.database import open_pool
 from broker.dev.layout import AGENT_ISSUER, AUDIENCE
+from broker.dev.leak import a_leak_is_traced
+from broker.dev.stage import Stage, WrongStoryError, expect, refused
 from broker.dev.world import World, agent
 from broker.traces import Trace, load
 from broker.traces.render import render
@@ -55,74 +53,6 @@ SPANS_TIMEOUT = 10.0
 """Seconds for spans to arrive; they follow their event within one."""
 
 
-class WrongStoryError(Exception):
-    """A step went otherwise than told."""
-
-
-class Stage:
-    """Shows what each actor saw."""
-
-    def __init__(self) -> None:
-        self.console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
-        self._step = 0
-
-    def step(self, title: str) -> None:
-        """Begins the next step."""
-        self._step += 1
-        self.console.print()
-        self.console.print(Text(f"{self._step}. {title}", style="bold"))
-
-    def tell(self, text: str) -> None:
-        """Says what is to be noticed."""
-        self.console.print(Text(f"   {text}"))
-
-    def record(self, who: str, record: Record) -> None:
-        """Shows a record as the agent sees it."""
-        table = Table("field", "state", "value", box=box.SIMPLE, title=f"   {who} sees", title_justify="left")
-        colours = {FieldState.CLEAR: "green", FieldState.MASKED: "yellow", FieldState.WITHHELD: "red"}
-        for each in record:
-            shown = each.reason if each.state is FieldState.WITHHELD else each.value or ""
-            table.add_row(each.name, Text(each.state, style=colours[each.state]), Text(shown))
-        self.console.print(table)
-
-    def refusal(self, who: str, error: BrokerCallError) -> None:
-        """Shows a refusal as the tool sees it."""
-        self.console.print(
-            Panel(
-                Text(f"{error.code}  {error.reason}\n{error}\ndecision id {error.decision_id}"),
-                title=f"{who} sees",
-                title_align="left",
-                border_style="red",
-                expand=False,
-            )
-        )
-
-
-def expect(claim: bool, otherwise: str) -> None:  # noqa: FBT001 - it reads as a sentence
-    """Ends the story where it goes otherwise than told.
-
-    Raises:
-        WrongStoryError: the claim does not hold.
-    """
-    if not claim:
-        raise WrongStoryError(otherwise)
-
-
-async def refused(call: Awaitable[object], error: type[BrokerCallError]) -> BrokerCallError:
-    """Awaits a call that must be refused in this very way; gives the refusal.
-
-    Raises:
-        WrongStoryError: it was not.
-    """
-    try:
-        await call
-    except error as exc:
-        return exc
-    except BrokerCallError as exc:
-        raise WrongStoryError(f"refused with {exc.reason}, not with {error.reasons[0]}") from exc
-    raise WrongStoryError(f"answered, where {error.reasons[0]} was due")
-
-
 async def play(world: World, stage: Stage) -> None:
     """Plays the whole story."""
     grant = await alice_reads_her_ticket(world, stage)
@@ -130,9 +60,10 @@ async def play(world: World, stage: Stage) -> None:
     await mallory_cannot_tell_them_apart(world, stage)
     await a_stolen_grant_is_worthless(world, stage, grant)
     await reassignment_ends_access(world, stage, grant)
-    await mallory_runs_into_her_budget(world, stage)
+    read = await mallory_runs_into_her_budget(world, stage)
     await somebody_reads_the_database(world, stage)
     await the_trace_is_shown(world, stage, grant)
+    await a_leak_is_traced(world, stage, read)
 
 
 async def alice_reads_her_ticket(world: World, stage: Stage) -> Grant:
@@ -206,8 +137,8 @@ async def reassignment_ends_access(world: World, stage: Stage, grant: Grant) -> 
     stage.tell("It stopped at the very next read. Bob, who has the ticket now, can go on.")
 
 
-async def mallory_runs_into_her_budget(world: World, stage: Stage) -> None:
-    """Volume ends by itself; then an administrator ends the rest."""
+async def mallory_runs_into_her_budget(world: World, stage: Stage) -> list[int]:
+    """Volume ends by itself; then an administrator ends the rest. Gives the customers she has read."""
     stage.step(f"Mallory gets {MALLORYS_TICKETS} tickets assigned and reads one after the other")
     mallory = agent("mallory")
     numbers = range(MALLORYS_FIRST_CUSTOMER, MALLORYS_FIRST_CUSTOMER + MALLORYS_TICKETS)
@@ -215,7 +146,7 @@ async def mallory_runs_into_her_budget(world: World, stage: Stage) -> None:
         *(world.helpdesk.open(f"M-{number}", customers=[str(number)], assignee=mallory) for number in numbers)
     )
     async with world.client("mallory") as desk:
-        seen: list[str] = []
+        seen: list[int] = []
         error: BrokerCallError | None = None
         for number in numbers:
             try:
@@ -223,7 +154,7 @@ async def mallory_runs_into_her_budget(world: World, stage: Stage) -> None:
             except BudgetExceededError as exc:
                 error = exc
                 break
-            seen.append(f"M-{number}")
+            seen.append(number)
         expect(isinstance(error, BudgetExceededError), "she read all of them")
         if error is not None:
             stage.refusal("Mallory", error)
@@ -232,7 +163,7 @@ async def mallory_runs_into_her_budget(world: World, stage: Stage) -> None:
         if free is None:
             raise WrongStoryError("she is not told when her budget frees up")
         stage.tell(f"{len(seen)} customers of {MALLORYS_TICKETS}, then it is over until {free:%H:%M} UTC.")
-        await desk.read(seen[0], FIELDS[:1], purpose=PURPOSE)  # a customer she has read counts once
+        await desk.read(f"M-{seen[0]}", FIELDS[:1], purpose=PURPOSE)  # a customer she has read counts once
 
         stage.step(
             "An incident responder suspends her; she tries a customer that she could read a second ago"
@@ -241,10 +172,10 @@ async def mallory_runs_into_her_budget(world: World, stage: Stage) -> None:
             suspension = await admin.suspend(
                 AgentName(AGENT_ISSUER, "mallory"), reason="INC-7: reads in bulk"
             )
-        stage.refusal(
-            "Mallory", await refused(desk.read(seen[0], FIELDS[:1], purpose=PURPOSE), AgentSuspendedError)
-        )
+        again = desk.read(f"M-{seen[0]}", FIELDS[:1], purpose=PURPOSE)
+        stage.refusal("Mallory", await refused(again, AgentSuspendedError))
         expect(suspension.end_time is None, "the suspension has ended already")
+    return seen
 
 
 async def somebody_reads_the_database(world: World, stage: Stage) -> None:

@@ -16,14 +16,15 @@ def test_plays_to_its_end() -> None:
     """`python -m broker.dev.demo` ends with 0, shows every step, and leaves no process behind."""
     played = subprocess.run(
         [sys.executable, "-m", "broker.dev.demo"],
-        cwd=CHECKOUT, capture_output=True, text=True, timeout=120, check=False,
+        cwd=CHECKOUT, capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert played.returncode == 0, played.stdout + played.stderr
-    for number in range(1, 10):
+    for number in range(1, 13):
         assert f"\n{number}. " in played.stdout
     assert "Every step went as told" in played.stdout
     for word in ("clear", "masked", "needs role billing", "TICKET_DENIED", "TOKEN_INVALID", "BUDGET_EXCEEDED",
-                 "AGENT_SUSPENDED", "0 rows", "permission denied", "AccessService/ReadRecord"):  # fmt: skip
+                 "AGENT_SUSPENDED", "0 rows", "permission denied", "AccessService/ReadRecord", "6 of 6",
+                 "This is evidence, not a verdict", "verify fails and names event"):  # fmt: skip
         assert word in played.stdout, word
 
 
