@@ -27,6 +27,9 @@ Q = queries("events")
 
 PENDING, LEAVES = 0, 1
 
+PIECE = 512
+"""Events that are looked at in one statement where a few of them will do."""
+
 FIRST_SLICE = 16
 MOST_SLICE = 1024
 """Chunks of one step, four times as many as in the step before: whoever finds something soon reads little."""
@@ -76,7 +79,7 @@ class Walk:
             return await self._pending(place, most)
         indexed = min(self._chunks, place.size // CHUNK) * CHUNK
         if place.at < indexed or (place.at == indexed and not self._oldest_first):
-            indexes, at = await self._in_chunks(place.at, indexed)
+            indexes, at = await self._in_chunks(place.at, indexed, most)
         elif self._oldest_first:
             at = min(place.at + CHUNK, place.size)
             indexes = await self._matching(range(place.at, at))
@@ -127,7 +130,7 @@ class Walk:
         return events[::-1], Place(LEAVES, size, at) if at > 0 else None
 
     # --- (3) ---------------------------------------------------------------------------------------
-    async def _in_chunks(self, at: int, end: int) -> tuple[list[int], int]:
+    async def _in_chunks(self, at: int, end: int, most: int) -> tuple[list[int], int]:
         """Gives the next indexes that may be meant, ascending, and how far that was."""
         low, high = self._low, min(self._high, end // CHUNK)
         low, high = (max(low, at // CHUNK), high) if self._oldest_first else (low, min(high, -(-at // CHUNK)))
@@ -139,11 +142,23 @@ class Walk:
             chunk = low if self._oldest_first else high - 1
             found = {chunk: list(range(chunk * CHUNK, (chunk + 1) * CHUNK))}
             reached = (chunk + 1) * CHUNK if self._oldest_first else chunk * CHUNK
-        indexes = []
-        for chunk in sorted(found):
-            within = [i for i in found[chunk] if (i >= at if self._oldest_first else i < at)]
-            indexes += within if chunk in self._whole else await self._matching(within)
-        return indexes, reached
+        indexes: list[int] = []
+        for chunk in sorted(found, reverse=not self._oldest_first):
+            within = [i for i in found[chunk] if (i >= at) == self._oldest_first]
+            indexes += within if chunk in self._whole else await self._in_time(within, most)
+            if len(indexes) > most:
+                break  # `_fetched` leaves off where these end
+        return sorted(indexes), reached
+
+    async def _in_time(self, indexes: list[int], most: int) -> list[int]:
+        """Gives those of a chunk that are meant, past `most` or all: it holds a bound of the time."""
+        kept: list[int] = []
+        pieces = [indexes[at : at + PIECE] for at in range(0, len(indexes), PIECE)]
+        for piece in pieces if self._oldest_first else reversed(pieces):
+            kept += await self._matching(piece)
+            if len(kept) > most:
+                break
+        return kept
 
     async def _by_index(self, low: int, high: int) -> tuple[dict[int, list[int]], int]:
         """Finds the indexes of all words in the next chunks between two; gives how far that was, too."""
