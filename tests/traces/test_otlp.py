@@ -17,6 +17,7 @@ from broker.errors import StartupError
 from broker.telemetry import Metrics, Telemetry
 from broker.traces import OtlpExport, exporter_from, resource_from
 from broker.traces.rows import compact_spans
+from tests.traces.between import between
 from tests.traces.conftest import EVENT, GRANT, METHOD, TRACEPARENT
 from tests.traces.receiver import collecting, free_port, receiving
 from tests.traces.test_store import flat
@@ -252,3 +253,63 @@ class TestDeadCollector:
         export.sink.close()
 
         assert export.counted("stored") == 1
+
+
+@pytest.mark.attack("X8")
+def test_a_collector_that_is_slow_then_down_then_back(environment, tmp_path):
+    """A read never waits for it; what it took slowly arrives, what it missed is counted, delivery resumes."""
+    with (
+        receiving() as receiver,
+        collecting(tmp_path, receiver.endpoint) as endpoints,
+        between(int(endpoints["grpc"].rpartition(":")[2])) as way,
+    ):
+        export = Export(
+            exporter_from(
+                environment(
+                    OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{way.port}",
+                    OTEL_EXPORTER_OTLP_PROTOCOL="grpc",
+                    OTEL_EXPORTER_OTLP_TIMEOUT="1",
+                )
+            )
+        )
+        export.read()
+        receiver.spans(7)
+
+        way.hold()
+        slow = export.read()  # returns while the export of it stands still
+        assert way.held.wait(10)
+        assert export.counted("stored") == 1
+        way.let_go()
+        spans, _ = receiver.spans(7)
+        assert {span[0] for span in spans} == {slow.trace_id}
+
+        way.down()
+        for _ in range(3):
+            export.read()
+        assert _eventually(lambda: export.counted("dropped") == 3)
+        assert export.counted("stored") == 2
+
+        way.up()
+        reads = 5
+
+        def delivered():
+            nonlocal reads
+            export.read()  # each may be lost until the exporter has found the way again
+            reads += 1
+            return export.counted("stored") > 2
+
+        assert _eventually(delivered, every=0.1)
+        export.sink.close(5)
+        spans, _ = receiver.spans(7)
+
+    assert len(spans) >= 7
+    assert export.counted("stored") + export.counted("dropped") == reads
+
+
+def _eventually(holds, *, every=0.02, seconds=30):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if holds():
+            return True
+        threading.Event().wait(every)
+    return False
