@@ -162,6 +162,13 @@ class EventNotFoundError(BrokerError):
     reason = "EVENT_NOT_FOUND"
 
 
+class ProofUnavailableError(BrokerError):
+    """The published log cannot prove that now; try again in a second, then run `broker audit verify`."""
+
+    code = "FAILED_PRECONDITION"
+    reason = "PROOF_UNAVAILABLE"
+
+
 class EventConflictError(BrokerError):
     """A ticket event repeats a stored version with other content; nothing of the batch was applied."""
 

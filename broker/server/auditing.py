@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import logging
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
-from uuid import UUID
 
 import asyncpg
 
 from broker.audit.event_index import keep_up
 from broker.audit.events import EventReader
-from broker.database import connection, open_pool
+from broker.audit.proofs import Prover
+from broker.database import open_pool
 from broker.keys import LogKeyFolder
 from broker.ledger import EventIds
 from broker.rpc.audit import AuditService
 from broker.rpc.audit.asking import Asking
 from broker.rpc.audit.customers import CustomerMethods
 from broker.rpc.audit.events import EventMethods
+from broker.rpc.audit.proofs import ProofMethods
 from broker.rpc.audit.traces import TraceMethods
 from broker.server.parts import close, until_there
 from broker.server.worker import Report
 from broker.settings import Settings
 from broker.telemetry import Metrics
-from broker.tlog import Directory, LogInvalidError, Storage, prove_inclusion
-
-log = logging.getLogger(__name__)
+from broker.tlog import Directory
 
 QUESTIONS = 3
 """Connections for questions: more of them at once would take the database's cores from the reads."""
@@ -85,33 +82,10 @@ async def open_auditing(
     stack.push_async_callback(close, records)
     asking = Asking(pool, ids)
     events = EventReader(pool)
-    prove = Prover(pool, Directory(tlog_dir), log_keys)
+    prover = Prover(pool, Directory(tlog_dir), log_keys)
     return AuditService(
         EventMethods(asking, pool, events, stop),
-        TraceMethods(asking, pool, events, prove),
+        TraceMethods(asking, pool, events, prover),
+        ProofMethods(asking, prover),
         CustomerMethods(admin, pool, records, ids),
     )
-
-
-class Prover:
-    """Gives inclusion proofs of what is published."""
-
-    def __init__(self, pool: asyncpg.Pool, storage: Storage, keys: LogKeyFolder) -> None:
-        """Takes the auditors' pool, what is published, and the log's keys."""
-        self._pool = pool
-        self._storage = storage
-        self._keys = keys
-
-    async def __call__(self, event_id: UUID) -> str:
-        """Gives the proof as JSON; "" where the event is not published, or cannot be proven."""
-        try:
-            async with connection(self._pool) as conn:
-                anchors = [self._keys.load().keys[0]]
-                proof = await prove_inclusion(conn, self._storage, anchors, event_id)
-        except (
-            LogInvalidError,
-            OSError,
-        ) as exc:  # it is shown all the same; `audit verify` says what is wrong
-            log.info("no proof", extra={"reason": type(exc).__name__})
-            return ""
-        return json.dumps(proof.as_json())

@@ -73,6 +73,7 @@ class AuditServiceStub:
                 request_serializer=broker_dot_v1_dot_audit__service__pb2.ReconcileRequest.SerializeToString,
                 response_deserializer=broker_dot_v1_dot_audit__service__pb2.ReconcileResponse.FromString,
                 _registered_method=True)
+<<<<<<< HEAD
         self.ResolvePseudonyms = channel.unary_unary(
                 '/broker.v1.AuditService/ResolvePseudonyms',
                 request_serializer=broker_dot_v1_dot_audit__service__pb2.ResolvePseudonymsRequest.SerializeToString,
@@ -82,6 +83,22 @@ class AuditServiceStub:
                 '/broker.v1.AuditService/EraseCustomer',
                 request_serializer=broker_dot_v1_dot_audit__service__pb2.EraseCustomerRequest.SerializeToString,
                 response_deserializer=broker_dot_v1_dot_audit__service__pb2.EraseCustomerResponse.FromString,
+=======
+        self.GetCheckpoint = channel.unary_unary(
+                '/broker.v1.AuditService/GetCheckpoint',
+                request_serializer=broker_dot_v1_dot_audit__service__pb2.GetCheckpointRequest.SerializeToString,
+                response_deserializer=broker_dot_v1_dot_audit__service__pb2.GetCheckpointResponse.FromString,
+                _registered_method=True)
+        self.ProveInclusion = channel.unary_unary(
+                '/broker.v1.AuditService/ProveInclusion',
+                request_serializer=broker_dot_v1_dot_audit__service__pb2.ProveInclusionRequest.SerializeToString,
+                response_deserializer=broker_dot_v1_dot_audit__service__pb2.ProveInclusionResponse.FromString,
+                _registered_method=True)
+        self.ProveConsistency = channel.unary_unary(
+                '/broker.v1.AuditService/ProveConsistency',
+                request_serializer=broker_dot_v1_dot_audit__service__pb2.ProveConsistencyRequest.SerializeToString,
+                response_deserializer=broker_dot_v1_dot_audit__service__pb2.ProveConsistencyResponse.FromString,
+>>>>>>> 8152bff (rpc/audit: checkpoint and proofs over the admin port)
                 _registered_method=True)
 
 
@@ -141,19 +158,36 @@ class AuditServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+<<<<<<< HEAD
     def ResolvePseudonyms(self, request, context):
         """Resolves pseudonyms to customers' keys, so that they can be notified. The one answer with keys in it: its
         event names who asked, why, and for how many. Pseudonyms of people who were erased are left out.
+=======
+    def GetCheckpoint(self, request, context):
+        """Gets the newest published checkpoint of the transparency log. Keep it: it holds the log to what it says.
+>>>>>>> 8152bff (rpc/audit: checkpoint and proofs over the admin port)
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+<<<<<<< HEAD
     def EraseCustomer(self, request, context):
         """Erases a customer: their grants end, links from tickets go, the salt is destroyed, so that nobody can tell
         any more whose the pseudonym in the ledger is. Cannot be undone; may be repeated, and must be where it failed
         half-way. Ledger, proofs and counts stay as they are. A ticket that comes later makes a new pseudonym.
         Returns RESOURCE_EXHAUSTED where too many customers were looked up on this day.
+=======
+    def ProveInclusion(self, request, context):
+        """Proves that an event is in the log. Returns FAILED_PRECONDITION while it is not published.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ProveConsistency(self, request, context):
+        """Proves that the log only grew. Returns FAILED_PRECONDITION where it cannot be proven.
+>>>>>>> 8152bff (rpc/audit: checkpoint and proofs over the admin port)
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -192,6 +226,7 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     request_deserializer=broker_dot_v1_dot_audit__service__pb2.ReconcileRequest.FromString,
                     response_serializer=broker_dot_v1_dot_audit__service__pb2.ReconcileResponse.SerializeToString,
             ),
+<<<<<<< HEAD
             'ResolvePseudonyms': grpc.unary_unary_rpc_method_handler(
                     servicer.ResolvePseudonyms,
                     request_deserializer=broker_dot_v1_dot_audit__service__pb2.ResolvePseudonymsRequest.FromString,
@@ -201,6 +236,22 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     servicer.EraseCustomer,
                     request_deserializer=broker_dot_v1_dot_audit__service__pb2.EraseCustomerRequest.FromString,
                     response_serializer=broker_dot_v1_dot_audit__service__pb2.EraseCustomerResponse.SerializeToString,
+=======
+            'GetCheckpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCheckpoint,
+                    request_deserializer=broker_dot_v1_dot_audit__service__pb2.GetCheckpointRequest.FromString,
+                    response_serializer=broker_dot_v1_dot_audit__service__pb2.GetCheckpointResponse.SerializeToString,
+            ),
+            'ProveInclusion': grpc.unary_unary_rpc_method_handler(
+                    servicer.ProveInclusion,
+                    request_deserializer=broker_dot_v1_dot_audit__service__pb2.ProveInclusionRequest.FromString,
+                    response_serializer=broker_dot_v1_dot_audit__service__pb2.ProveInclusionResponse.SerializeToString,
+            ),
+            'ProveConsistency': grpc.unary_unary_rpc_method_handler(
+                    servicer.ProveConsistency,
+                    request_deserializer=broker_dot_v1_dot_audit__service__pb2.ProveConsistencyRequest.FromString,
+                    response_serializer=broker_dot_v1_dot_audit__service__pb2.ProveConsistencyResponse.SerializeToString,
+>>>>>>> 8152bff (rpc/audit: checkpoint and proofs over the admin port)
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -385,7 +436,11 @@ class AuditService:
             _registered_method=True)
 
     @staticmethod
+<<<<<<< HEAD
     def ResolvePseudonyms(request,
+=======
+    def GetCheckpoint(request,
+>>>>>>> 8152bff (rpc/audit: checkpoint and proofs over the admin port)
             target,
             options=(),
             channel_credentials=None,
@@ -398,9 +453,15 @@ class AuditService:
         return grpc.experimental.unary_unary(
             request,
             target,
+<<<<<<< HEAD
             '/broker.v1.AuditService/ResolvePseudonyms',
             broker_dot_v1_dot_audit__service__pb2.ResolvePseudonymsRequest.SerializeToString,
             broker_dot_v1_dot_audit__service__pb2.ResolvePseudonymsResponse.FromString,
+=======
+            '/broker.v1.AuditService/GetCheckpoint',
+            broker_dot_v1_dot_audit__service__pb2.GetCheckpointRequest.SerializeToString,
+            broker_dot_v1_dot_audit__service__pb2.GetCheckpointResponse.FromString,
+>>>>>>> 8152bff (rpc/audit: checkpoint and proofs over the admin port)
             options,
             channel_credentials,
             insecure,
@@ -412,7 +473,11 @@ class AuditService:
             _registered_method=True)
 
     @staticmethod
+<<<<<<< HEAD
     def EraseCustomer(request,
+=======
+    def ProveInclusion(request,
+>>>>>>> 8152bff (rpc/audit: checkpoint and proofs over the admin port)
             target,
             options=(),
             channel_credentials=None,
@@ -425,9 +490,42 @@ class AuditService:
         return grpc.experimental.unary_unary(
             request,
             target,
+<<<<<<< HEAD
             '/broker.v1.AuditService/EraseCustomer',
             broker_dot_v1_dot_audit__service__pb2.EraseCustomerRequest.SerializeToString,
             broker_dot_v1_dot_audit__service__pb2.EraseCustomerResponse.FromString,
+=======
+            '/broker.v1.AuditService/ProveInclusion',
+            broker_dot_v1_dot_audit__service__pb2.ProveInclusionRequest.SerializeToString,
+            broker_dot_v1_dot_audit__service__pb2.ProveInclusionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ProveConsistency(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.v1.AuditService/ProveConsistency',
+            broker_dot_v1_dot_audit__service__pb2.ProveConsistencyRequest.SerializeToString,
+            broker_dot_v1_dot_audit__service__pb2.ProveConsistencyResponse.FromString,
+>>>>>>> 8152bff (rpc/audit: checkpoint and proofs over the admin port)
             options,
             channel_credentials,
             insecure,

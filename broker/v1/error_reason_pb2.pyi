@@ -258,6 +258,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Example of an ErrorInfo: `{"reason": "EVENT_NOT_FOUND", "domain": "broker.v1",
     "metadata": {"decision_id": "019ab2f0-7c1e-7000-8000-3f2a9c5d1e77"}}`.
     """
+    ERROR_REASON_PROOF_UNAVAILABLE: _ErrorReason.ValueType  # 40
+    """FAILED_PRECONDITION: The published log cannot prove that now; try again in a second, then run `broker audit verify`.
+
+    Example of an ErrorInfo: `{"reason": "PROOF_UNAVAILABLE", "domain": "broker.v1",
+    "metadata": {"decision_id": "019ab2f0-7c1e-7000-8000-3f2a9c5d1e77"}}`.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Names why a call was refused: the `reason` of google.rpc.ErrorInfo, without the prefix.
@@ -499,6 +505,12 @@ ERROR_REASON_EVENT_NOT_FOUND: ErrorReason.ValueType  # 39
 """NOT_FOUND: The ledger holds no event of that id.
 
 Example of an ErrorInfo: `{"reason": "EVENT_NOT_FOUND", "domain": "broker.v1",
+"metadata": {"decision_id": "019ab2f0-7c1e-7000-8000-3f2a9c5d1e77"}}`.
+"""
+ERROR_REASON_PROOF_UNAVAILABLE: ErrorReason.ValueType  # 40
+"""FAILED_PRECONDITION: The published log cannot prove that now; try again in a second, then run `broker audit verify`.
+
+Example of an ErrorInfo: `{"reason": "PROOF_UNAVAILABLE", "domain": "broker.v1",
 "metadata": {"decision_id": "019ab2f0-7c1e-7000-8000-3f2a9c5d1e77"}}`.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

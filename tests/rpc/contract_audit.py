@@ -11,9 +11,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from broker.audit.events import TOKEN_LENGTH
 from broker.audit.spans import TOKEN_LENGTH as SPANS_TOKEN
+from broker.client import BrokerCallError, EventQuery
 from broker.v1 import audit_service_pb2 as audit
 from broker.v1 import common_pb2 as common
-from tests.rpc.company import Company, creation
+from tests.rpc.company import Company, creation, eventually
 from tests.rpc.contract import HIDDEN, TEXTS, TIMES, UUIDS, Rpc, _constant, _tokens, ref
 
 personal = functools.partial(
@@ -86,6 +87,35 @@ async def _trace(company: Company) -> Message:
     async with company.peer("alice") as peer:
         granted = await company.grant(peer, await company.ticket())
     return audit.GetTraceRequest(id=granted.grant.decision_id)
+
+
+async def _published(company: Company) -> str:
+    """Gives an event that is published."""
+    async with company.world.audit() as auditor:
+        page = await auditor.event_page(EventQuery(), oldest_first=True, page_size=1)
+
+        async def provable() -> bool:
+            try:
+                return bool(await auditor.prove(page.events[0].event_id))
+            except BrokerCallError:
+                return False
+
+        await eventually(provable)
+    return page.events[0].event_id
+
+
+async def _checkpoint(company: Company) -> Message:
+    await _published(company)
+    return audit.GetCheckpointRequest()
+
+
+async def _inclusion(company: Company) -> Message:
+    return audit.ProveInclusionRequest(event_id=await _published(company))
+
+
+async def _consistency(company: Company) -> Message:
+    await _published(company)
+    return audit.ProveConsistencyRequest(old_size=1)
 
 
 def _periods(kind: type[Message]) -> dict[str, tuple[str, Message]]:
@@ -189,4 +219,18 @@ CONTRACT: dict[str, Rpc] = {
     ),
     "AuditService/SearchSpans": personal(_spans, _searches()),
     "AuditService/Reconcile": personal(_reconcile, _periods(audit.ReconcileRequest)),
+    "AuditService/GetCheckpoint": personal(_checkpoint),
+    "AuditService/ProveInclusion": personal(
+        _inclusion,
+        {f"id {n}": ("event_id", audit.ProveInclusionRequest(event_id=text)) for n, text in UUIDS.items()},
+    ),
+    "AuditService/ProveConsistency": personal(
+        _consistency,
+        {
+            "no size": ("old_size", audit.ProveConsistencyRequest()),
+            "negative": ("old_size", audit.ProveConsistencyRequest(old_size=-1)),
+            "shorter": ("new_size", audit.ProveConsistencyRequest(old_size=5, new_size=4)),
+            "negative end": ("new_size", audit.ProveConsistencyRequest(old_size=5, new_size=-(2**63))),
+        },
+    ),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -12,10 +12,11 @@ import asyncpg
 
 from broker.audit.event_filter import StoredEvent
 from broker.audit.events import EventReader
+from broker.audit.proofs import Prover
 from broker.audit.reconcile import reconcile
 from broker.audit.spans import SpanQuery, search
 from broker.audit.tracing import Traced, Tracing
-from broker.errors import EventNotFoundError, RequestMalformedError
+from broker.errors import EventNotFoundError, ProofUnavailableError, RequestMalformedError
 from broker.rpc import checks
 from broker.rpc.access import timestamp
 from broker.rpc.audit import AUDIT
@@ -34,22 +35,17 @@ VALUE_LENGTH = 256
 NAME_LENGTH = 100
 RECONCILE_SECONDS = 280.0
 
-Prove = Callable[[UUID], Awaitable[str]]
-
 
 class TraceMethods:
     """The RPCs over spans."""
 
-    def __init__(self, asking: Asking, pool: asyncpg.Pool, events: EventReader, prove: Prove) -> None:
-        """Takes what records questions, the auditors' pool, what finds events, and what proves one.
-
-        `prove` gives an inclusion proof as JSON; "" where the event is not published yet.
-        """
+    def __init__(self, asking: Asking, pool: asyncpg.Pool, events: EventReader, prover: Prover) -> None:
+        """Takes what records questions, the auditors' pool, what finds events, and what proves one."""
         self._asking = asking
         self._pool = pool
         self._events = events
         self._tracing = Tracing(pool, events)
-        self._prove = prove
+        self._prover = prover
 
     def methods(self) -> Sequence[Method[Any, Any]]:
         """Lists those that answer at once."""
@@ -79,7 +75,7 @@ class TraceMethods:
         events = [
             pb.ProvenEvent(
                 event=event_message(event),
-                proof=await self._prove(event.event_id) if number < MOST_PROOFS else "",
+                proof=await self._proof(event.event_id) if number < MOST_PROOFS else "",
             )
             for number, event in enumerate(found.events)
         ]
@@ -105,6 +101,13 @@ class TraceMethods:
         await self._asking.asked(call, "trace", id=text)
         event = await self._event(meant)
         return await (self._tracing.of_event(event) if event else self._tracing.of_grants([meant]))
+
+    async def _proof(self, event_id: UUID) -> str:
+        """Proves an event; "" where that cannot be: the event is shown all the same."""
+        try:
+            return await self._prover.inclusion(event_id)
+        except ProofUnavailableError:
+            return ""
 
     async def _event(self, event_id: UUID) -> StoredEvent | None:
         try:
