@@ -136,6 +136,21 @@ class AuditClient(AdminPort):
                     raise
             until = reached
 
+    async def checkpoint(self) -> tuple[str, tuple[str, ...]]:
+        """Gives the newest published checkpoint, and the records of rotation that lead to its key."""
+        answer = await self._personal(self._stub.GetCheckpoint, pb.GetCheckpointRequest())
+        return answer.checkpoint, tuple(answer.rotations)
+
+    async def prove(self, event_id: str) -> str:
+        """Gives the proof that an event is in the log, as JSON for `broker audit verify-proof`."""
+        request = pb.ProveInclusionRequest(event_id=event_id)
+        return (await self._personal(self._stub.ProveInclusion, request)).proof
+
+    async def prove_consistency(self, old_size: int, new_size: int = 0) -> str:
+        """Gives the proof that the log only grew from one size to another, or to the newest, as JSON."""
+        request = pb.ProveConsistencyRequest(old_size=old_size, new_size=new_size)
+        return (await self._personal(self._stub.ProveConsistency, request)).proof
+
     async def stream(
         self, from_index: int | None = None, *, follow: bool = False
     ) -> AsyncIterator[EventBatch]:

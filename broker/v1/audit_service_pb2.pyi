@@ -673,7 +673,6 @@ class ReconcileResponse(_message.Message):
 Global___ReconcileResponse: _TypeAlias = ReconcileResponse  # noqa: Y015
 
 @_typing.final
-<<<<<<< HEAD
 class ResolvePseudonymsRequest(_message.Message):
     """Asks whose some pseudonyms are."""
 
@@ -686,42 +685,10 @@ class ResolvePseudonymsRequest(_message.Message):
     @_builtins.property
     def pseudonyms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Required. 1 to 1000 pseudonyms of customers, each once."""
-=======
-class GetCheckpointRequest(_message.Message):
-    """Asks for the newest checkpoint."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    def __init__(
-        self,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___GetCheckpointRequest: _TypeAlias = GetCheckpointRequest  # noqa: Y015
-
-@_typing.final
-class GetCheckpointResponse(_message.Message):
-    """Answers with it."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    CHECKPOINT_FIELD_NUMBER: _builtins.int
-    ROTATIONS_FIELD_NUMBER: _builtins.int
-    checkpoint: _builtins.str
-    """Output only. The signed note, as it is published (C2SP tlog-checkpoint)."""
-    @_builtins.property
-    def rotations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Output only. Records of the log's keys that handed over to the next, oldest first."""
->>>>>>> 8152bff (rpc/audit: checkpoint and proofs over the admin port)
 
     def __init__(
         self,
         *,
-<<<<<<< HEAD
         pseudonyms: _abc.Iterable[_builtins.str] | None = ...,
         reason: _builtins.str = ...,
     ) -> None: ...
@@ -854,7 +821,41 @@ class EraseCustomerResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EraseCustomerResponse: _TypeAlias = EraseCustomerResponse  # noqa: Y015
-=======
+
+@_typing.final
+class GetCheckpointRequest(_message.Message):
+    """Asks for the newest checkpoint."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCheckpointRequest: _TypeAlias = GetCheckpointRequest  # noqa: Y015
+
+@_typing.final
+class GetCheckpointResponse(_message.Message):
+    """Answers with it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    ROTATIONS_FIELD_NUMBER: _builtins.int
+    checkpoint: _builtins.str
+    """Output only. The signed note, as it is published (C2SP tlog-checkpoint)."""
+    @_builtins.property
+    def rotations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Output only. Records of the log's keys that handed over to the next, oldest first."""
+
+    def __init__(
+        self,
+        *,
         checkpoint: _builtins.str = ...,
         rotations: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
@@ -957,4 +958,3 @@ class ProveConsistencyResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ProveConsistencyResponse: _TypeAlias = ProveConsistencyResponse  # noqa: Y015
->>>>>>> 8152bff (rpc/audit: checkpoint and proofs over the admin port)

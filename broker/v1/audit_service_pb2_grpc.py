@@ -73,7 +73,6 @@ class AuditServiceStub:
                 request_serializer=broker_dot_v1_dot_audit__service__pb2.ReconcileRequest.SerializeToString,
                 response_deserializer=broker_dot_v1_dot_audit__service__pb2.ReconcileResponse.FromString,
                 _registered_method=True)
-<<<<<<< HEAD
         self.ResolvePseudonyms = channel.unary_unary(
                 '/broker.v1.AuditService/ResolvePseudonyms',
                 request_serializer=broker_dot_v1_dot_audit__service__pb2.ResolvePseudonymsRequest.SerializeToString,
@@ -83,7 +82,7 @@ class AuditServiceStub:
                 '/broker.v1.AuditService/EraseCustomer',
                 request_serializer=broker_dot_v1_dot_audit__service__pb2.EraseCustomerRequest.SerializeToString,
                 response_deserializer=broker_dot_v1_dot_audit__service__pb2.EraseCustomerResponse.FromString,
-=======
+                _registered_method=True)
         self.GetCheckpoint = channel.unary_unary(
                 '/broker.v1.AuditService/GetCheckpoint',
                 request_serializer=broker_dot_v1_dot_audit__service__pb2.GetCheckpointRequest.SerializeToString,
@@ -98,7 +97,6 @@ class AuditServiceStub:
                 '/broker.v1.AuditService/ProveConsistency',
                 request_serializer=broker_dot_v1_dot_audit__service__pb2.ProveConsistencyRequest.SerializeToString,
                 response_deserializer=broker_dot_v1_dot_audit__service__pb2.ProveConsistencyResponse.FromString,
->>>>>>> 8152bff (rpc/audit: checkpoint and proofs over the admin port)
                 _registered_method=True)
 
 
@@ -158,26 +156,31 @@ class AuditServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-<<<<<<< HEAD
     def ResolvePseudonyms(self, request, context):
         """Resolves pseudonyms to customers' keys, so that they can be notified. The one answer with keys in it: its
         event names who asked, why, and for how many. Pseudonyms of people who were erased are left out.
-=======
-    def GetCheckpoint(self, request, context):
-        """Gets the newest published checkpoint of the transparency log. Keep it: it holds the log to what it says.
->>>>>>> 8152bff (rpc/audit: checkpoint and proofs over the admin port)
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-<<<<<<< HEAD
     def EraseCustomer(self, request, context):
         """Erases a customer: their grants end, links from tickets go, the salt is destroyed, so that nobody can tell
         any more whose the pseudonym in the ledger is. Cannot be undone; may be repeated, and must be where it failed
         half-way. Ledger, proofs and counts stay as they are. A ticket that comes later makes a new pseudonym.
         Returns RESOURCE_EXHAUSTED where too many customers were looked up on this day.
-=======
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCheckpoint(self, request, context):
+        """Gets the newest published checkpoint of the transparency log. Keep it: it holds the log to what it says.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ProveInclusion(self, request, context):
         """Proves that an event is in the log. Returns FAILED_PRECONDITION while it is not published.
         """
@@ -187,7 +190,6 @@ class AuditServiceServicer:
 
     def ProveConsistency(self, request, context):
         """Proves that the log only grew. Returns FAILED_PRECONDITION where it cannot be proven.
->>>>>>> 8152bff (rpc/audit: checkpoint and proofs over the admin port)
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -226,7 +228,6 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     request_deserializer=broker_dot_v1_dot_audit__service__pb2.ReconcileRequest.FromString,
                     response_serializer=broker_dot_v1_dot_audit__service__pb2.ReconcileResponse.SerializeToString,
             ),
-<<<<<<< HEAD
             'ResolvePseudonyms': grpc.unary_unary_rpc_method_handler(
                     servicer.ResolvePseudonyms,
                     request_deserializer=broker_dot_v1_dot_audit__service__pb2.ResolvePseudonymsRequest.FromString,
@@ -236,7 +237,7 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     servicer.EraseCustomer,
                     request_deserializer=broker_dot_v1_dot_audit__service__pb2.EraseCustomerRequest.FromString,
                     response_serializer=broker_dot_v1_dot_audit__service__pb2.EraseCustomerResponse.SerializeToString,
-=======
+            ),
             'GetCheckpoint': grpc.unary_unary_rpc_method_handler(
                     servicer.GetCheckpoint,
                     request_deserializer=broker_dot_v1_dot_audit__service__pb2.GetCheckpointRequest.FromString,
@@ -251,7 +252,6 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     servicer.ProveConsistency,
                     request_deserializer=broker_dot_v1_dot_audit__service__pb2.ProveConsistencyRequest.FromString,
                     response_serializer=broker_dot_v1_dot_audit__service__pb2.ProveConsistencyResponse.SerializeToString,
->>>>>>> 8152bff (rpc/audit: checkpoint and proofs over the admin port)
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -436,11 +436,7 @@ class AuditService:
             _registered_method=True)
 
     @staticmethod
-<<<<<<< HEAD
     def ResolvePseudonyms(request,
-=======
-    def GetCheckpoint(request,
->>>>>>> 8152bff (rpc/audit: checkpoint and proofs over the admin port)
             target,
             options=(),
             channel_credentials=None,
@@ -453,15 +449,9 @@ class AuditService:
         return grpc.experimental.unary_unary(
             request,
             target,
-<<<<<<< HEAD
             '/broker.v1.AuditService/ResolvePseudonyms',
             broker_dot_v1_dot_audit__service__pb2.ResolvePseudonymsRequest.SerializeToString,
             broker_dot_v1_dot_audit__service__pb2.ResolvePseudonymsResponse.FromString,
-=======
-            '/broker.v1.AuditService/GetCheckpoint',
-            broker_dot_v1_dot_audit__service__pb2.GetCheckpointRequest.SerializeToString,
-            broker_dot_v1_dot_audit__service__pb2.GetCheckpointResponse.FromString,
->>>>>>> 8152bff (rpc/audit: checkpoint and proofs over the admin port)
             options,
             channel_credentials,
             insecure,
@@ -473,11 +463,7 @@ class AuditService:
             _registered_method=True)
 
     @staticmethod
-<<<<<<< HEAD
     def EraseCustomer(request,
-=======
-    def ProveInclusion(request,
->>>>>>> 8152bff (rpc/audit: checkpoint and proofs over the admin port)
             target,
             options=(),
             channel_credentials=None,
@@ -490,11 +476,60 @@ class AuditService:
         return grpc.experimental.unary_unary(
             request,
             target,
-<<<<<<< HEAD
             '/broker.v1.AuditService/EraseCustomer',
             broker_dot_v1_dot_audit__service__pb2.EraseCustomerRequest.SerializeToString,
             broker_dot_v1_dot_audit__service__pb2.EraseCustomerResponse.FromString,
-=======
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.v1.AuditService/GetCheckpoint',
+            broker_dot_v1_dot_audit__service__pb2.GetCheckpointRequest.SerializeToString,
+            broker_dot_v1_dot_audit__service__pb2.GetCheckpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ProveInclusion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
             '/broker.v1.AuditService/ProveInclusion',
             broker_dot_v1_dot_audit__service__pb2.ProveInclusionRequest.SerializeToString,
             broker_dot_v1_dot_audit__service__pb2.ProveInclusionResponse.FromString,
@@ -525,7 +560,6 @@ class AuditService:
             '/broker.v1.AuditService/ProveConsistency',
             broker_dot_v1_dot_audit__service__pb2.ProveConsistencyRequest.SerializeToString,
             broker_dot_v1_dot_audit__service__pb2.ProveConsistencyResponse.FromString,
->>>>>>> 8152bff (rpc/audit: checkpoint and proofs over the admin port)
             options,
             channel_credentials,
             insecure,

@@ -58,7 +58,6 @@ class AuditServiceStub:
     """Lists spans by attribute, name and time, newest first."""
     Reconcile: _grpc.UnaryStreamMultiCallable[_audit_service_pb2.ReconcileRequest, _audit_service_pb2.ReconcileResponse]
     """Compares ledger and spans within a time, part by part, newest first: what either has and the other lacks."""
-<<<<<<< HEAD
     ResolvePseudonyms: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.ResolvePseudonymsRequest, _audit_service_pb2.ResolvePseudonymsResponse]
     """Resolves pseudonyms to customers' keys, so that they can be notified. The one answer with keys in it: its
     event names who asked, why, and for how many. Pseudonyms of people who were erased are left out.
@@ -69,14 +68,12 @@ class AuditServiceStub:
     half-way. Ledger, proofs and counts stay as they are. A ticket that comes later makes a new pseudonym.
     Returns RESOURCE_EXHAUSTED where too many customers were looked up on this day.
     """
-=======
     GetCheckpoint: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.GetCheckpointRequest, _audit_service_pb2.GetCheckpointResponse]
     """Gets the newest published checkpoint of the transparency log. Keep it: it holds the log to what it says."""
     ProveInclusion: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.ProveInclusionRequest, _audit_service_pb2.ProveInclusionResponse]
     """Proves that an event is in the log. Returns FAILED_PRECONDITION while it is not published."""
     ProveConsistency: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.ProveConsistencyRequest, _audit_service_pb2.ProveConsistencyResponse]
     """Proves that the log only grew. Returns FAILED_PRECONDITION where it cannot be proven."""
->>>>>>> 8152bff (rpc/audit: checkpoint and proofs over the admin port)
 
 @_typing.type_check_only
 class AuditServiceAsyncStub(AuditServiceStub):
@@ -108,7 +105,6 @@ class AuditServiceAsyncStub(AuditServiceStub):
     """Lists spans by attribute, name and time, newest first."""
     Reconcile: _aio.UnaryStreamMultiCallable[_audit_service_pb2.ReconcileRequest, _audit_service_pb2.ReconcileResponse]  # type: ignore[assignment]
     """Compares ledger and spans within a time, part by part, newest first: what either has and the other lacks."""
-<<<<<<< HEAD
     ResolvePseudonyms: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.ResolvePseudonymsRequest, _audit_service_pb2.ResolvePseudonymsResponse]  # type: ignore[assignment]
     """Resolves pseudonyms to customers' keys, so that they can be notified. The one answer with keys in it: its
     event names who asked, why, and for how many. Pseudonyms of people who were erased are left out.
@@ -119,14 +115,12 @@ class AuditServiceAsyncStub(AuditServiceStub):
     half-way. Ledger, proofs and counts stay as they are. A ticket that comes later makes a new pseudonym.
     Returns RESOURCE_EXHAUSTED where too many customers were looked up on this day.
     """
-=======
     GetCheckpoint: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.GetCheckpointRequest, _audit_service_pb2.GetCheckpointResponse]  # type: ignore[assignment]
     """Gets the newest published checkpoint of the transparency log. Keep it: it holds the log to what it says."""
     ProveInclusion: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.ProveInclusionRequest, _audit_service_pb2.ProveInclusionResponse]  # type: ignore[assignment]
     """Proves that an event is in the log. Returns FAILED_PRECONDITION while it is not published."""
     ProveConsistency: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.ProveConsistencyRequest, _audit_service_pb2.ProveConsistencyResponse]  # type: ignore[assignment]
     """Proves that the log only grew. Returns FAILED_PRECONDITION where it cannot be proven."""
->>>>>>> 8152bff (rpc/audit: checkpoint and proofs over the admin port)
 
 class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
     """Answers auditors and incident responders: who saw what, when, on which ground.
@@ -193,7 +187,6 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         """Compares ledger and spans within a time, part by part, newest first: what either has and the other lacks."""
 
     @_abc_1.abstractmethod
-<<<<<<< HEAD
     def ResolvePseudonyms(
         self,
         request: _audit_service_pb2.ResolvePseudonymsRequest,
@@ -214,7 +207,8 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         half-way. Ledger, proofs and counts stay as they are. A ticket that comes later makes a new pseudonym.
         Returns RESOURCE_EXHAUSTED where too many customers were looked up on this day.
         """
-=======
+
+    @_abc_1.abstractmethod
     def GetCheckpoint(
         self,
         request: _audit_service_pb2.GetCheckpointRequest,
@@ -237,6 +231,5 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_audit_service_pb2.ProveConsistencyResponse, _abc.Awaitable[_audit_service_pb2.ProveConsistencyResponse]]:
         """Proves that the log only grew. Returns FAILED_PRECONDITION where it cannot be proven."""
->>>>>>> 8152bff (rpc/audit: checkpoint and proofs over the admin port)
 
 def add_AuditServiceServicer_to_server(servicer: AuditServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
