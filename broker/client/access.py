@@ -149,7 +149,7 @@ class BrokerClient:
                 # It was revoked meanwhile, or its key was withdrawn: ask once whether it is still
                 # justified. Who is refused a new one hears that instead.
                 pass
-        return await self._read_kept(key, self._create(key, token), fields, token)
+        return await self._read_kept(key, self._create(key, fields, token), fields, token)
 
     async def _read_kept(
         self, key: GrantKey, cached: CachedGrant, fields: Sequence[str], token: str
@@ -248,7 +248,7 @@ class BrokerClient:
         self._forget(key, cached)
         return None
 
-    def _create(self, key: GrantKey, token: str) -> CachedGrant:
+    def _create(self, key: GrantKey, fields: Sequence[str], token: str) -> CachedGrant:
         """Starts the creation that all who ask for the same will wait for."""
         existing = self._grants.get(key)
         if existing is not None:  # another caller was refused with the same grant and came first
@@ -256,7 +256,7 @@ class BrokerClient:
         asked = self._clock()
         while len(self._grants) >= MOST_GRANTS:
             del self._grants[next(iter(self._grants))]
-        request = self._grant_request(key.ticket_id, key.customer_id, key.purpose, sorted(key.fields))
+        request = self._grant_request(key.ticket_id, key.customer_id, key.purpose, fields)
         creation = asyncio.create_task(self._call(self._stub.CreateGrant, request, token))
         cached = self._grants[key] = CachedGrant(creation)
 
