@@ -137,6 +137,8 @@ def _next_step(exc: Exception) -> str:
     if reason == "BUDGET_EXCEEDED":
         free = getattr(exc, "free_time", None)
         return f"it frees up at {free:%H:%M:%S} UTC" if free else ""
+    if reason == "ADMIN_DENIED":
+        return "admin.csv says who may call what; `broker policy whoami` shows what you may"
     if code == "UNAVAILABLE" and not reason:
         return "check host, port and certificates, and that the broker runs"
     return ""

@@ -81,7 +81,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Iterable[object]], *, tit
     if count:
         console().print(table)
     else:
-        say("nothing to show")
+        say(f"{title}: nothing to show" if title else "nothing to show")
 
 
 def console() -> Console:

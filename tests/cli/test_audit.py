@@ -85,6 +85,8 @@ def test_a_proof_verifies_with_the_key_alone(broker, read, tmp_path, monkeypatch
     assert (said.code, said.data["event"]["id"]) == (0, decision)
     assert broker("audit", "verify-proof", consistency, "--key", key).code == 0
     assert broker("audit", "verify-proof", proof).code == 2
+    nowhere = broker("audit", "verify-proof", proof, "--key", tmp_path / "no.pub")
+    assert (nowhere.code, "broker keys list --log" in nowhere.err) == (2, True)
     assert (
         broker(
             "audit",

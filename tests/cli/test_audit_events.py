@@ -50,6 +50,10 @@ def test_filters_narrow(broker, audrey, read):
     assert (nothing.code, nothing.out) == (0, "")
     assert "nothing to show" in nothing.err
 
+    wrong = broker("audit", "events", "--kind", "raed", *audrey)
+    assert wrong.code == 2
+    assert "read, revoke" in wrong.err
+
 
 def test_one_event(broker, audrey, read):
     """All that it tells, for people and for programs."""

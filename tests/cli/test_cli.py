@@ -10,7 +10,7 @@ import pytest
 import typer.main
 
 from broker.cli import access, app, output
-from broker.client import BudgetExceededError, ClientError, FieldState, FieldValue, UnavailableError
+from broker.client import BrokerCallError, BudgetExceededError, ClientError, FieldState, FieldValue, UnavailableError
 from broker.errors import DatabaseUnavailableError, PolicyInvalidError, StartupError
 
 ROOT = typer.main.get_command(app)
@@ -120,6 +120,12 @@ class TestErrors:
         assert "15:04:05" in said.err
         assert "reason BUDGET_EXCEEDED" in said.err
         assert "decision id d-1" in said.err
+
+    def test_who_may_not_is_told_where_to_look(self, failing):
+        """An administrator without the right learns which command shows the rights there are."""
+        said = failing(BrokerCallError("Denied.", code="PERMISSION_DENIED", reason="ADMIN_DENIED"))
+
+        assert "broker policy whoami" in said.err
 
     def test_a_database_that_refuses_is_told_from_one_that_is_away(self, failing):
         """A wrong password is the operator's to mend, not the developers'; nothing of the driver's text."""

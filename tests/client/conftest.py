@@ -64,6 +64,7 @@ class FakeBroker(
     faults: list[Fault] = field(default_factory=list)
     calls: list[tuple[str, str]] = field(default_factory=list)  # method, agent's token
     request_ids: list[str] = field(default_factory=list)
+    fields: list[list[str]] = field(default_factory=list)  # of each CreateGrant
     deadlines: list[float] = field(default_factory=list)
     live: set[str] = field(default_factory=set)
     batches: list[int] = field(default_factory=list)
@@ -105,6 +106,7 @@ class FakeBroker(
     async def CreateGrant(self, request, context):  # noqa: N802
         token = await self.note("CreateGrant", context)
         self.request_ids.append(request.request_id)
+        self.fields.append(list(request.fields))
         grant_id = str(uuid.uuid4())
         self.live.add(grant_id)
         grant = pb.Grant(

@@ -42,6 +42,13 @@ class TestRead:
         with pytest.raises(KeyError):
             record["customer.phone"]
 
+    async def test_asks_for_the_fields_in_the_order_given(self, connect, broker):
+        """A refusal names a field by its place, so the places are the caller's."""
+        async with connect() as client:
+            await read(client, fields=("customer.phone", "customer.name"))
+
+        assert broker.fields == [["customer.phone", "customer.name"]]
+
     async def test_shows_no_data_and_no_token_in_its_repr(self, connect):
         """A tool that logs a record logs neither its values nor its grant's token."""
         async with connect() as client:

@@ -89,5 +89,9 @@ def _read(path: Path) -> list[str]:
     try:
         lines = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
         return [line["customer"] for line in lines if "customer" in line]
-    except (OSError, ValueError, TypeError) as exc:
-        raise StartupError(f"{path}: no lines of customers: {type(exc).__name__}") from None
+    except OSError as exc:
+        raise StartupError(f"{path}: {exc.strerror}") from None
+    except (ValueError, TypeError):
+        raise StartupError(
+            f"{path}: not the lines of customers that `broker audit exposure --jsonl` writes"
+        ) from None

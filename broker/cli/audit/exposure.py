@@ -74,7 +74,7 @@ def exposure(
     needed = ["auditor_dsn", *(["tlog_dir", "tlog_keys_dir"] if pack else [])]
     settings = read_settings(*needed)
     if agent and "|" not in agent:
-        raise StartupError("--agent: write issuer|subject, as `broker audit events` shows it")
+        raise StartupError("--agent: write issuer|subject, as `broker audit events --json` shows it")
     if bool(customer) and bool(customer_id):
         raise StartupError("give --customer or --customer-id, not both")
     if not (agent or tool or customer or customer_id or grant):
@@ -99,7 +99,7 @@ def exposure(
     else:
         _print(answer)
     if pack is not None and not as_json:
-        say(f"{pack}: {answer['pack']['leaves']:,} events proved; check it: broker audit verify-pack {pack}")
+        say(f"{pack}: {answer['pack']['leaves']:,} events proved; check it: broker audit verify-pack {pack} --key KEY")
 
 
 async def _run(

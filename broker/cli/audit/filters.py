@@ -53,10 +53,13 @@ def query(
     """Puts a query together.
 
     Raises:
-        StartupError: a time or an agent cannot be read.
+        StartupError: a time, a kind or an agent cannot be read.
     """
     from broker.client import EventQuery
+    from broker.ledger import EventKind
 
+    if kind and kind not in {k.value for k in EventKind}:
+        raise StartupError(f"--kind: there is no {kind!r}; there are {', '.join(EventKind)}")
     begin, end = period(since, until)
     return EventQuery(
         agent=agent_name(agent, broker) if agent else None,

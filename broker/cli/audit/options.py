@@ -51,7 +51,12 @@ def read_keys(texts: Sequence[str] | None) -> list[VerifierKey]:
         try:
             content = path.read_text("utf-8") if "+" not in text or path.is_file() else text
             found += [VerifierKey.parse(line) for line in content.splitlines() if line.strip()]
-        except (OSError, UnicodeDecodeError, NoteInvalidError) as exc:
+        except OSError as exc:
+            raise StartupError(
+                f"{text[:60]}: neither a public key nor a file with one ({exc.strerror}); "
+                "`broker keys list --log` shows the key"
+            ) from None
+        except (UnicodeDecodeError, NoteInvalidError) as exc:
             raise StartupError(f"{text[:60]}: not a public key: {exc}") from None
     return found
 

@@ -52,7 +52,7 @@ def prove(
     settings = read_settings("auditor_dsn", "tlog_dir")
     proof = asyncio.run(_prove(settings, anchors(key, settings), event_id))
     if not alone:
-        say(f"event {event_id} is leaf {proof.index}; check it with: broker audit verify-proof")
+        say(f"event {event_id} is leaf {proof.index}; check it with: broker audit verify-proof FILE --key KEY")
     print_json(proof.as_json())
 
 
@@ -78,7 +78,7 @@ def prove_consistency(
     settings = read_settings("auditor_dsn", "tlog_dir")
     proof = asyncio.run(_consistency(settings, anchors(key, settings), old, new))
     if not alone:
-        say(f"the log continues that of size {old}; check it with: broker audit verify-proof")
+        say(f"the log continues that of size {old}; check it with: broker audit verify-proof FILE --key KEY")
     print_json(proof.as_json())
 
 
@@ -96,7 +96,7 @@ def verify_proof(
 ) -> None:
     """Verify a proof with the public key alone.
 
-    Offline: no database, no broker, no settings.     With --witness the checkpoint must carry that
+    Offline: no database, no broker, no settings. With --witness the checkpoint must carry that
     witness's cosignature.
 
     \b

@@ -100,7 +100,9 @@ def _print(report: UnexplainedReport) -> None:
                 ("day", "first read", "reads", "queue, purpose, relation", "customer", "ticket"),
                 ((v.day, v.event_id, v.reads, v.queue, v.customer, v.ticket) for v in report.visits[s.agent]),
             )
-    if report.days:
+    if not report.days:
+        print_line("No day was judged: a day is due two days later, when its work had time to come in.")
+    else:
         print_line(f"{len(report.days)} days, {report.days[0]} to {report.days[-1]}.")
     if report.unjudged:
         print_line(f"{report.unjudged} visits could not be judged: their grants were forgotten before.")

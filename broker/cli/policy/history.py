@@ -103,7 +103,7 @@ def status(
     administrator: Administrator,
     directory: Annotated[
         Path | None,
-        typer.Argument(metavar="[DIR]", exists=True, file_okay=False, help="Folder to compare with."),
+        typer.Argument(metavar="DIR", exists=True, file_okay=False, help="Folder to compare with."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -124,7 +124,7 @@ def status(
     if as_json:
         print_json({**asdict(found), "drift": drift})
     else:
-        print_line(f"version {found.version} is in force, {found.open_proposals} proposals wait")
+        print_line(f"version {found.version} is in force; proposals waiting: {found.open_proposals}")
         if found.alert:
             print_line(f"alert: {found.alert}")
         print_table(

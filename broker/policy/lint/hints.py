@@ -70,7 +70,7 @@ HINTS: Mapping[str, str] = MappingProxyType(
         "parent-cycle": "Let each kind hang on one that leads to the root.",
         "precaution": "Nothing to do; keep it if it says what shall never be.",
         "purpose-unused": "Remove the purpose, or write the rule that it needs.",
-        "quoted": "Write the bare word.",
+        "quoted": "Quotes would be part of the word, and a quoted deny would refuse nothing.",
         "redundant-rule": "Remove the rule, one at a time, and check again; or accept it in writing.",
         "refused": "Read the sentence; it comes from the reader of the files.",
         "reserved-word": "Choose another name.",
