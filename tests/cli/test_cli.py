@@ -10,7 +10,14 @@ import pytest
 import typer.main
 
 from broker.cli import access, app, output
-from broker.client import BrokerCallError, BudgetExceededError, ClientError, FieldState, FieldValue, UnavailableError
+from broker.client import (
+    BrokerCallError,
+    BudgetExceededError,
+    ClientError,
+    FieldState,
+    FieldValue,
+    UnavailableError,
+)
 from broker.errors import DatabaseUnavailableError, PolicyInvalidError, StartupError
 
 ROOT = typer.main.get_command(app)
@@ -47,10 +54,10 @@ class TestHelp:
 
     @pytest.mark.parametrize("path", [p for p in VERBS if p != ("serve",)], ids=" ".join)
     def test_prints_json(self, path):
-        """Everything that prints data prints it for programs too."""
+        """Everything that prints data prints it for programs too; a stream is for them alone."""
         options = {option for p in VERBS[path].params for option in p.opts}
 
-        assert "--json" in options or path == ("dev",)
+        assert "--json" in options or path in {("dev",), ("audit", "stream")}
 
     def test_no_secret_is_an_argument(self):
         """Arguments are seen by everybody on the machine: secrets come from files and commands."""

@@ -99,7 +99,8 @@ def exposure(
     else:
         _print(answer)
     if pack is not None and not as_json:
-        say(f"{pack}: {answer['pack']['leaves']:,} events proved; check it: broker audit verify-pack {pack} --key KEY")
+        say(f"{pack}: {answer['pack']['leaves']:,} events proved")
+        say(f"  check it with the log's public key: broker audit verify-pack {pack} --key KEY")
 
 
 async def _run(

@@ -52,7 +52,9 @@ def prove(
     settings = read_settings("auditor_dsn", "tlog_dir")
     proof = asyncio.run(_prove(settings, anchors(key, settings), event_id))
     if not alone:
-        say(f"event {event_id} is leaf {proof.index}; check it with: broker audit verify-proof FILE --key KEY")
+        say(
+            f"event {event_id} is leaf {proof.index}; check it with: broker audit verify-proof FILE --key KEY"
+        )
     print_json(proof.as_json())
 
 
