@@ -71,10 +71,11 @@ class Administrator:
     token_source: Callable[[], str | Awaitable[str]]
 
 
-def personal(verb: Callable[..., None]) -> Callable[..., None]:
+def personal(verb: Callable[..., None], *, optional: bool = False) -> Callable[..., None]:
     """Adds the options that say where the broker is and who is at the console.
 
-    The verb takes an `Administrator` first, then what is its own.
+    The verb takes an `Administrator` first, then what is its own. Where a person is optional and none is told
+    of, it takes None.
     """
     hints = get_type_hints(verb, include_extras=True)
     first, *own = inspect.signature(verb).parameters.values()
@@ -85,7 +86,9 @@ def personal(verb: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(verb)
     def command(**given: Any) -> None:
-        administrator = _administrator(**{p.name: given.pop(p.name) for p in added})
+        told = {p.name: given.pop(p.name) for p in added}
+        someone = not optional or told["token_file"] or told["token_command"] or told["person"]
+        administrator = _administrator(**told) if someone else None
         verb(**{first.name: administrator}, **given)
 
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it

@@ -14,12 +14,15 @@ from broker.client.audit_values import (
     EventBatch,
     EventPage,
     EventQuery,
+    ExposedCustomer,
+    ExposureQuery,
+    ExposureTotals,
     LedgerEvent,
     MeasuredSpan,
     Reconciled,
     TracedThing,
 )
-from broker.client.errors import TimedOutError, UnavailableError
+from broker.client.errors import ClientError, TimedOutError, UnavailableError
 from broker.v1 import audit_service_pb2 as pb
 from broker.v1 import audit_service_pb2_grpc
 
@@ -33,6 +36,7 @@ MOST_PAGE = 500
 """Events or spans of one page, as the protocol allows."""
 
 RECONCILE_TIMEOUT = 300.0
+EXPOSURE_TIMEOUT = 300.0
 STREAM_TIMEOUT = 290.0
 """Seconds of one call that answers in parts; the broker ends it before."""
 
@@ -181,6 +185,24 @@ class AuditClient(AdminPort):
                 continue
             if not follow and not behind:
                 return
+
+    async def exposure(self, query: ExposureQuery) -> AsyncIterator[ExposedCustomer | ExposureTotals]:
+        """Reports whose data was given out: customers in the order of their pseudonyms, the counts last.
+
+        Raises:
+            ClientError: the broker refuses, or the report broke off; customers may have come before.
+        """
+        request = wire.exposure_request(query)
+        whole = False
+        answers = self._personal_stream(self._stub.ReportExposure, request, timeout=EXPOSURE_TIMEOUT)
+        async for answer in answers:
+            if answer.HasField("customer"):
+                yield wire.exposed_customer(answer.customer)
+            else:
+                whole = True
+                yield wire.exposure_totals(answer.totals)
+        if not whole:
+            raise ClientError("the report ended without its counts")
 
     async def resolve(self, pseudonyms: Sequence[str], *, reason: str) -> dict[str, str]:
         """Gives the customers' keys behind pseudonyms, for notifying them; erased people have none.

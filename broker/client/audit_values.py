@@ -120,3 +120,49 @@ class ErasedCustomer:
     tickets: int
     salt_destroyed: bool
     decision_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExposureQuery:
+    """Whose data was given out; everything that is set must hold, one of the first five is needed."""
+
+    agent: AgentName | None = None
+    tool: str = ""
+    customer: str = ""  # pseudonym
+    customer_id: str = ""  # the key, in its place
+    grant_id: str = ""
+    since: datetime | None = None
+    until: datetime | None = None  # exclusive
+
+
+@dataclass(frozen=True, slots=True)
+class ExposedCustomer:
+    """What was given out of one customer."""
+
+    customer: str  # pseudonym, as the tickets'
+    reads: int
+    first: datetime
+    last: datetime
+    clear: tuple[str, ...]
+    masked: tuple[str, ...]  # and never in clear
+    classes_clear: tuple[str, ...]
+    classes_masked: tuple[str, ...]
+    unreadable: bool  # a read does not tell its fields
+    tickets: tuple[str, ...]
+    purposes: tuple[str, ...]
+    provenances: tuple[str, ...]
+    agents: tuple[str, ...]  # issuer|subject
+    tools: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ExposureTotals:
+    """Counts over all customers of a report."""
+
+    customers: int
+    reads: int
+    unreadable: int
+    first: datetime | None
+    last: datetime | None
+    fields: dict[str, dict[str, int]]  # name -> clear, masked -> customers
+    classes: dict[str, dict[str, int]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 
 from broker.client import audit_values as values
 from broker.client import wire
@@ -86,3 +87,51 @@ def reconciled(m: pb.ReconcileResponse) -> values.Reconciled:
         missing_spans=tuple(m.missing_spans),
         missing_events=tuple(m.missing_events),
     )
+
+
+def exposure_request(query: values.ExposureQuery) -> pb.ReportExposureRequest:
+    """Gives the message of a question about what was given out."""
+    message = pb.ReportExposureRequest(
+        tool=query.tool, customer=query.customer, customer_id=query.customer_id, grant_id=query.grant_id
+    )
+    if query.agent is not None:
+        message.agent.CopyFrom(wire.agent_ref(query.agent))
+    if query.since is not None:
+        message.since.FromDatetime(query.since)
+    if query.until is not None:
+        message.until.FromDatetime(query.until)
+    return message
+
+
+def exposed_customer(m: pb.ExposedCustomer) -> values.ExposedCustomer:
+    """Gives one customer of a report."""
+    return values.ExposedCustomer(
+        customer=m.customer,
+        reads=m.reads,
+        first=wire.time(m.first),
+        last=wire.time(m.last),
+        clear=tuple(m.clear),
+        masked=tuple(m.masked),
+        classes_clear=tuple(m.classes_clear),
+        classes_masked=tuple(m.classes_masked),
+        unreadable=m.unreadable,
+        tickets=tuple(m.tickets),
+        purposes=tuple(m.purposes),
+        provenances=tuple(m.provenances),
+        agents=tuple(m.agents),
+        tools=tuple(m.tools),
+    )
+
+
+def exposure_totals(m: pb.ExposureTotals) -> values.ExposureTotals:
+    """Gives a report's counts."""
+    return values.ExposureTotals(
+        m.customers, m.reads, m.unreadable,
+        wire.time(m.first) if m.HasField("first") else None,
+        wire.time(m.last) if m.HasField("last") else None,
+        _counts(m.fields), _counts(m.classes),
+    )  # fmt: skip
+
+
+def _counts(counts: Iterable[pb.ExposureCount]) -> dict[str, dict[str, int]]:
+    return {count.name: {"clear": count.clear, "masked": count.masked} for count in counts}

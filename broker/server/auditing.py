@@ -19,7 +19,9 @@ from broker.rpc.audit import AuditService
 from broker.rpc.audit.asking import Asking
 from broker.rpc.audit.customers import CustomerMethods
 from broker.rpc.audit.events import EventMethods
+from broker.rpc.audit.exposure import ExposureMethods
 from broker.rpc.audit.proofs import ProofMethods
+from broker.rpc.audit.reporting import Reporting
 from broker.rpc.audit.traces import TraceMethods
 from broker.server.parts import close, until_there
 from broker.server.worker import Report
@@ -33,6 +35,12 @@ QUESTIONS = 3
 QUESTION_TIMEOUT = 4.0
 """Seconds of one statement of a question; a call has five."""
 
+
+REPORTS = 2
+"""Connections for reports, apart from the questions: a report may take minutes."""
+
+REPORT_TIMEOUT = 50.0
+"""Seconds of one statement of a report."""
 
 RECORDS_TIMEOUT = 50.0
 """Seconds of one scan over the salts."""
@@ -80,6 +88,12 @@ async def open_auditing(
         max_size=1, statement_timeout=RECORDS_TIMEOUT,
     )  # fmt: skip
     stack.push_async_callback(close, records)
+    reports = await open_pool(
+        settings.auditor_dsn, name="broker-admin: reports", min_size=0, max_size=REPORTS,
+        statement_timeout=REPORT_TIMEOUT,
+    )  # fmt: skip
+    stack.push_async_callback(close, reports)
+    reporting = Reporting(pool, reports, records, ids)
     asking = Asking(pool, ids)
     events = EventReader(pool)
     prover = Prover(pool, Directory(tlog_dir), log_keys)
@@ -87,5 +101,6 @@ async def open_auditing(
         EventMethods(asking, pool, events, stop),
         TraceMethods(asking, pool, events, prover),
         ProofMethods(asking, prover),
+        ExposureMethods(reporting),
         CustomerMethods(admin, pool, records, ids),
     )

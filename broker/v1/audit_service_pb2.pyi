@@ -958,3 +958,267 @@ class ProveConsistencyResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ProveConsistencyResponse: _TypeAlias = ProveConsistencyResponse  # noqa: Y015
+
+@_typing.final
+class ReportExposureRequest(_message.Message):
+    """Asks whose data was given out. Everything that is set must hold; one of the first five is needed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_FIELD_NUMBER: _builtins.int
+    TOOL_FIELD_NUMBER: _builtins.int
+    CUSTOMER_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    GRANT_ID_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    tool: _builtins.str
+    """Optional. Through this tool, by the identity in its certificate."""
+    customer: _builtins.str
+    """Optional. Pseudonym of a customer."""
+    customer_id: _builtins.str
+    """Optional. A customer's key, in place of the pseudonym; it is in no event. Counts as one look-up of the day."""
+    grant_id: _builtins.str
+    """Optional. Under this grant."""
+    @_builtins.property
+    def agent(self) -> _common_pb2.AgentRef:
+        """Optional. By this agent."""
+
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Optional. At this time or later."""
+
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """Optional. Before this time."""
+
+    def __init__(
+        self,
+        *,
+        agent: _common_pb2.AgentRef | None = ...,
+        tool: _builtins.str = ...,
+        customer: _builtins.str = ...,
+        customer_id: _builtins.str = ...,
+        grant_id: _builtins.str = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "since", b"since", "until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "customer", b"customer", "customer_id", b"customer_id", "grant_id", b"grant_id", "since", b"since", "tool", b"tool", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportExposureRequest: _TypeAlias = ReportExposureRequest  # noqa: Y015
+
+@_typing.final
+class ReportExposureResponse(_message.Message):
+    """Answers with one part of the report."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_FIELD_NUMBER: _builtins.int
+    TOTALS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def customer(self) -> Global___ExposedCustomer:
+        """One customer."""
+
+    @_builtins.property
+    def totals(self) -> Global___ExposureTotals:
+        """The counts; the last part."""
+
+    def __init__(
+        self,
+        *,
+        customer: Global___ExposedCustomer | None = ...,
+        totals: Global___ExposureTotals | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["customer", b"customer", "part", b"part", "totals", b"totals"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer", b"customer", "part", b"part", "totals", b"totals"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["customer", "totals"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___ReportExposureResponse: _TypeAlias = ReportExposureResponse  # noqa: Y015
+
+@_typing.final
+class ExposedCustomer(_message.Message):
+    """Says what was given out of one customer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_FIELD_NUMBER: _builtins.int
+    READS_FIELD_NUMBER: _builtins.int
+    FIRST_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
+    CLEAR_FIELD_NUMBER: _builtins.int
+    MASKED_FIELD_NUMBER: _builtins.int
+    CLASSES_CLEAR_FIELD_NUMBER: _builtins.int
+    CLASSES_MASKED_FIELD_NUMBER: _builtins.int
+    UNREADABLE_FIELD_NUMBER: _builtins.int
+    TICKETS_FIELD_NUMBER: _builtins.int
+    PURPOSES_FIELD_NUMBER: _builtins.int
+    PROVENANCES_FIELD_NUMBER: _builtins.int
+    AGENTS_FIELD_NUMBER: _builtins.int
+    TOOLS_FIELD_NUMBER: _builtins.int
+    customer: _builtins.str
+    """Output only. Their pseudonym."""
+    reads: _builtins.int
+    """Output only. Number of reads."""
+    unreadable: _builtins.bool
+    """Output only. A read does not tell its fields, so it may have been anything."""
+    @_builtins.property
+    def first(self) -> _timestamp_pb2.Timestamp:
+        """Output only. Time of the first."""
+
+    @_builtins.property
+    def last(self) -> _timestamp_pb2.Timestamp:
+        """Output only. Time of the last."""
+
+    @_builtins.property
+    def clear(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Output only. Fields that were in clear, once at least."""
+
+    @_builtins.property
+    def masked(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Output only. Fields that were only ever masked."""
+
+    @_builtins.property
+    def classes_clear(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Output only. Classes of the fields in clear."""
+
+    @_builtins.property
+    def classes_masked(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Output only. Classes of which all that was given out was masked."""
+
+    @_builtins.property
+    def tickets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Output only. Pseudonyms of the tickets."""
+
+    @_builtins.property
+    def purposes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Output only. Purposes."""
+
+    @_builtins.property
+    def provenances(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Output only. How the agents had come to the tickets."""
+
+    @_builtins.property
+    def agents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Output only. Agents as `issuer|subject`."""
+
+    @_builtins.property
+    def tools(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Output only. Tools."""
+
+    def __init__(
+        self,
+        *,
+        customer: _builtins.str = ...,
+        reads: _builtins.int = ...,
+        first: _timestamp_pb2.Timestamp | None = ...,
+        last: _timestamp_pb2.Timestamp | None = ...,
+        clear: _abc.Iterable[_builtins.str] | None = ...,
+        masked: _abc.Iterable[_builtins.str] | None = ...,
+        classes_clear: _abc.Iterable[_builtins.str] | None = ...,
+        classes_masked: _abc.Iterable[_builtins.str] | None = ...,
+        unreadable: _builtins.bool = ...,
+        tickets: _abc.Iterable[_builtins.str] | None = ...,
+        purposes: _abc.Iterable[_builtins.str] | None = ...,
+        provenances: _abc.Iterable[_builtins.str] | None = ...,
+        agents: _abc.Iterable[_builtins.str] | None = ...,
+        tools: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["first", b"first", "last", b"last"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "classes_clear", b"classes_clear", "classes_masked", b"classes_masked", "clear", b"clear", "customer", b"customer", "first", b"first", "last", b"last", "masked", b"masked", "provenances", b"provenances", "purposes", b"purposes", "reads", b"reads", "tickets", b"tickets", "tools", b"tools", "unreadable", b"unreadable"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExposedCustomer: _TypeAlias = ExposedCustomer  # noqa: Y015
+
+@_typing.final
+class ExposureTotals(_message.Message):
+    """Counts over all customers of a report."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMERS_FIELD_NUMBER: _builtins.int
+    READS_FIELD_NUMBER: _builtins.int
+    UNREADABLE_FIELD_NUMBER: _builtins.int
+    FIRST_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
+    CLASSES_FIELD_NUMBER: _builtins.int
+    customers: _builtins.int
+    """Output only. Customers."""
+    reads: _builtins.int
+    """Output only. Reads."""
+    unreadable: _builtins.int
+    """Output only. Customers with a read that does not tell its fields."""
+    @_builtins.property
+    def first(self) -> _timestamp_pb2.Timestamp:
+        """Output only. Time of the first read; unset where there is none."""
+
+    @_builtins.property
+    def last(self) -> _timestamp_pb2.Timestamp:
+        """Output only. Time of the last read; unset where there is none."""
+
+    @_builtins.property
+    def fields(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExposureCount]:
+        """Output only. Customers field by field."""
+
+    @_builtins.property
+    def classes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExposureCount]:
+        """Output only. Customers class by class."""
+
+    def __init__(
+        self,
+        *,
+        customers: _builtins.int = ...,
+        reads: _builtins.int = ...,
+        unreadable: _builtins.int = ...,
+        first: _timestamp_pb2.Timestamp | None = ...,
+        last: _timestamp_pb2.Timestamp | None = ...,
+        fields: _abc.Iterable[Global___ExposureCount] | None = ...,
+        classes: _abc.Iterable[Global___ExposureCount] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["first", b"first", "last", b"last"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "customers", b"customers", "fields", b"fields", "first", b"first", "last", b"last", "reads", b"reads", "unreadable", b"unreadable"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExposureTotals: _TypeAlias = ExposureTotals  # noqa: Y015
+
+@_typing.final
+class ExposureCount(_message.Message):
+    """Counts customers of whom a field, or anything of a class, was given out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    CLEAR_FIELD_NUMBER: _builtins.int
+    MASKED_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Output only. The field or class."""
+    clear: _builtins.int
+    """Output only. Customers of whom it was in clear."""
+    masked: _builtins.int
+    """Output only. Customers of whom it was only ever masked."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        clear: _builtins.int = ...,
+        masked: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clear", b"clear", "masked", b"masked", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExposureCount: _TypeAlias = ExposureCount  # noqa: Y015

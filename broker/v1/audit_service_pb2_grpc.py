@@ -98,6 +98,11 @@ class AuditServiceStub:
                 request_serializer=broker_dot_v1_dot_audit__service__pb2.ProveConsistencyRequest.SerializeToString,
                 response_deserializer=broker_dot_v1_dot_audit__service__pb2.ProveConsistencyResponse.FromString,
                 _registered_method=True)
+        self.ReportExposure = channel.unary_stream(
+                '/broker.v1.AuditService/ReportExposure',
+                request_serializer=broker_dot_v1_dot_audit__service__pb2.ReportExposureRequest.SerializeToString,
+                response_deserializer=broker_dot_v1_dot_audit__service__pb2.ReportExposureResponse.FromString,
+                _registered_method=True)
 
 
 class AuditServiceServicer:
@@ -195,6 +200,15 @@ class AuditServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportExposure(self, request, context):
+        """Reports whose data was given out by agent, tool, customer or grant: one customer a part, in the order of their
+        pseudonyms, the counts as the last part. An answer without that part is not complete. A read counts unless an
+        event says that it came to nothing. Returns RESOURCE_EXHAUSTED where too many customers were looked up on this day.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AuditServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -252,6 +266,11 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     servicer.ProveConsistency,
                     request_deserializer=broker_dot_v1_dot_audit__service__pb2.ProveConsistencyRequest.FromString,
                     response_serializer=broker_dot_v1_dot_audit__service__pb2.ProveConsistencyResponse.SerializeToString,
+            ),
+            'ReportExposure': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReportExposure,
+                    request_deserializer=broker_dot_v1_dot_audit__service__pb2.ReportExposureRequest.FromString,
+                    response_serializer=broker_dot_v1_dot_audit__service__pb2.ReportExposureResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -560,6 +579,33 @@ class AuditService:
             '/broker.v1.AuditService/ProveConsistency',
             broker_dot_v1_dot_audit__service__pb2.ProveConsistencyRequest.SerializeToString,
             broker_dot_v1_dot_audit__service__pb2.ProveConsistencyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportExposure(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/broker.v1.AuditService/ReportExposure',
+            broker_dot_v1_dot_audit__service__pb2.ReportExposureRequest.SerializeToString,
+            broker_dot_v1_dot_audit__service__pb2.ReportExposureResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -74,6 +74,11 @@ class AuditServiceStub:
     """Proves that an event is in the log. Returns FAILED_PRECONDITION while it is not published."""
     ProveConsistency: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.ProveConsistencyRequest, _audit_service_pb2.ProveConsistencyResponse]
     """Proves that the log only grew. Returns FAILED_PRECONDITION where it cannot be proven."""
+    ReportExposure: _grpc.UnaryStreamMultiCallable[_audit_service_pb2.ReportExposureRequest, _audit_service_pb2.ReportExposureResponse]
+    """Reports whose data was given out by agent, tool, customer or grant: one customer a part, in the order of their
+    pseudonyms, the counts as the last part. An answer without that part is not complete. A read counts unless an
+    event says that it came to nothing. Returns RESOURCE_EXHAUSTED where too many customers were looked up on this day.
+    """
 
 @_typing.type_check_only
 class AuditServiceAsyncStub(AuditServiceStub):
@@ -121,6 +126,11 @@ class AuditServiceAsyncStub(AuditServiceStub):
     """Proves that an event is in the log. Returns FAILED_PRECONDITION while it is not published."""
     ProveConsistency: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.ProveConsistencyRequest, _audit_service_pb2.ProveConsistencyResponse]  # type: ignore[assignment]
     """Proves that the log only grew. Returns FAILED_PRECONDITION where it cannot be proven."""
+    ReportExposure: _aio.UnaryStreamMultiCallable[_audit_service_pb2.ReportExposureRequest, _audit_service_pb2.ReportExposureResponse]  # type: ignore[assignment]
+    """Reports whose data was given out by agent, tool, customer or grant: one customer a part, in the order of their
+    pseudonyms, the counts as the last part. An answer without that part is not complete. A read counts unless an
+    event says that it came to nothing. Returns RESOURCE_EXHAUSTED where too many customers were looked up on this day.
+    """
 
 class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
     """Answers auditors and incident responders: who saw what, when, on which ground.
@@ -231,5 +241,16 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_audit_service_pb2.ProveConsistencyResponse, _abc.Awaitable[_audit_service_pb2.ProveConsistencyResponse]]:
         """Proves that the log only grew. Returns FAILED_PRECONDITION where it cannot be proven."""
+
+    @_abc_1.abstractmethod
+    def ReportExposure(
+        self,
+        request: _audit_service_pb2.ReportExposureRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_audit_service_pb2.ReportExposureResponse], _abc.AsyncIterator[_audit_service_pb2.ReportExposureResponse]]:
+        """Reports whose data was given out by agent, tool, customer or grant: one customer a part, in the order of their
+        pseudonyms, the counts as the last part. An answer without that part is not complete. A read counts unless an
+        event says that it came to nothing. Returns RESOURCE_EXHAUSTED where too many customers were looked up on this day.
+        """
 
 def add_AuditServiceServicer_to_server(servicer: AuditServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

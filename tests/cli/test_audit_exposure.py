@@ -126,6 +126,16 @@ def test_what_is_asked_wrongly_is_said(broker, name):
         assert sentence in said.err
 
 
+def test_over_the_port_it_says_the_same(broker, name, company):
+    """With a person, the broker is asked, and tells what the database tells; a pack is not made there."""
+    person = ("--as", "audrey", "--dir", company.folder)
+    asked = ("audit", "exposure", "--agent", name)
+
+    assert broker(*asked, "--json", *person).data == broker(*asked, "--json").data
+    assert broker(*asked, "--jsonl", *person).out == broker(*asked, "--jsonl").out
+    assert broker(*asked, "--pack", "x.zip", *person).code == 2
+
+
 def test_people_are_resolved_and_erased_by_who_may(broker, name, company, tmp_path):
     """A responder resolves, a privacy officer erases, nobody else; afterwards the pseudonym is nobody's."""
     here = ("--dir", company.folder)

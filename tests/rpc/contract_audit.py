@@ -176,7 +176,35 @@ def _erasures() -> Mapping[str, tuple[str, Message]]:
     return wrong
 
 
+def _exposures() -> Mapping[str, tuple[str, Message]]:
+    kind = audit.ReportExposureRequest
+    noon = Timestamp(seconds=1_700_000_000)
+    wrong: dict[str, tuple[str, Message]] = {
+        "nothing": ("agent", kind()),
+        "a time alone": ("agent", kind(since=noon)),
+        "customer twice": ("customer_id", kind(customer="0" * 32, customer_id="5")),
+        "no time between": ("until", kind(tool="x", since=noon, until=noon)),
+        "bar in the issuer": ("agent.issuer", kind(agent=common.AgentRef(issuer="a|b", subject="c"))),
+    }
+    for n, text in enumerate(TEXTS):
+        wrong[f"issuer {n}"] = ("agent.issuer", kind(agent=ref(issuer=text)))
+        wrong[f"subject {n}"] = ("agent.subject", kind(agent=ref(subject=text)))
+        if text:
+            wrong[f"tool {n}"] = ("tool", kind(tool=text))
+            wrong[f"key {n}"] = ("customer_id", kind(customer_id=text))
+    for n, text in enumerate(PSEUDONYMS):
+        wrong[f"customer {n}"] = ("customer", kind(customer=text))
+    wrong |= {f"grant {name}": ("grant_id", kind(grant_id=text)) for name, text in UUIDS.items() if text}
+    for name, stamp in TIMES.items():
+        wrong[f"since {name}"] = ("since", kind(tool="x", since=stamp))
+        wrong[f"until {name}"] = ("until", kind(tool="x", until=stamp))
+    return wrong
+
+
 CONTRACT: dict[str, Rpc] = {
+    "AuditService/ReportExposure": personal(
+        _constant(audit.ReportExposureRequest(agent=ref(subject="alice"))), _exposures()
+    ),
     "AuditService/ResolvePseudonyms": Rpc(
         "admin",
         _constant(audit.ResolvePseudonymsRequest(pseudonyms=["0" * 32], reason="INC-7")),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,12 +16,14 @@ import typer
 from broker.cli.audit import filters
 from broker.cli.audit.options import Json, Keys, log_keys, read_keys, storage, who
 from broker.cli.output import CommandFailedError, Progress, print_json, print_line, print_table, progress, say
+from broker.cli.persons import Administrator, run
 from broker.errors import StartupError
 from broker.settings import Settings, read_settings
 
 if TYPE_CHECKING:
     from broker.audit.exposure import Selection
     from broker.audit.pack import Packed
+    from broker.client import AuditClient, ExposedCustomer, ExposureQuery, ExposureTotals
 
 REPORT_SECONDS = 600.0
 """Longest time of one statement of a report."""
@@ -39,6 +42,7 @@ CustomerId = Annotated[
 
 
 def exposure(
+    administrator: Administrator | None,
     agent: Annotated[
         str, typer.Option("--agent", help="issuer|subject, as the ledger names them.", show_default=False)
     ] = "",
@@ -60,38 +64,43 @@ def exposure(
     """Tell whose data was given out: which fields, when, on which tickets.
 
     By agent, tool, customer or grant, and time. A read counts unless an event says that it came to nothing.
-    Customers and tickets are pseudonyms. With --pack: one signed file that anybody checks offline. Runs as
-    broker_auditor (BROKER_AUDITOR_DSN; --pack: BROKER_TLOG_DIR, BROKER_TLOG_KEYS_DIR). The question is an
-    event of the ledger.
+    Customers and tickets are pseudonyms. With --pack: one signed file that anybody checks offline. Asks the
+    broker for whom a token or --as is given; else runs as broker_auditor (BROKER_AUDITOR_DSN; --pack:
+    BROKER_TLOG_DIR, BROKER_TLOG_KEYS_DIR). The question is an event of the ledger.
 
     \b
     Example:
       broker audit exposure --agent "https://idp.example|mallory" --since 2026-08-01 --pack incident.zip
-      broker audit exposure --customer-id 5 --json
+      broker audit exposure --customer-id 5 --json --as audrey
     """
     from broker.audit.exposure import Selection
+    from broker.client import AgentName, ExposureQuery
 
-    needed = ["auditor_dsn", *(["tlog_dir", "tlog_keys_dir"] if pack else [])]
-    settings = read_settings(*needed)
-    if agent and "|" not in agent:
-        raise StartupError("--agent: write issuer|subject, as `broker audit events --json` shows it")
-    if bool(customer) and bool(customer_id):
-        raise StartupError("give --customer or --customer-id, not both")
-    if not (agent or tool or customer or customer_id or grant):
-        raise StartupError("say whose: --agent, --tool, --customer, --customer-id or --grant")
+    _check(agent, tool, customer, customer_id, grant)
     if pack is not None and pack.exists():
         raise CommandFailedError(f"{pack} is there already; a pack never replaces a file")
+    if pack is not None and administrator is not None:
+        raise StartupError("--pack is made at the log's files, as broker_auditor: leave the person out")
     begin, end = filters.period(since, until)
-    try:
-        grant_id = UUID(grant) if grant else None
-    except ValueError:
-        raise StartupError("--grant: not an id") from None
+    grant_id = UUID(grant) if grant else None
 
     def selected(pseudonym: str) -> Selection:
         return Selection(agent or None, tool or None, pseudonym or None, grant_id, begin, end)
 
-    with progress("Reading disclosures") as told:
-        answer = asyncio.run(_run(settings, selected, customer, customer_id, pack, told, lines=as_lines))
+    if administrator is not None:
+        issuer, _, subject = agent.rpartition("|")
+        query = ExposureQuery(
+            tool=tool, customer=customer, customer_id=customer_id, grant_id=grant, since=begin, until=end,
+            agent=AgentName(issuer, subject) if agent else None,
+        )  # fmt: skip
+        told_of = selected(customer or customer_id).as_mapping()
+        if customer_id:
+            del told_of["customer"]  # a key; which pseudonym it has, the broker alone knows
+        answer = _over_port(administrator, query, told_of, lines=as_lines)
+    else:
+        settings = read_settings("auditor_dsn", *(["tlog_dir", "tlog_keys_dir"] if pack else []))
+        with progress("Reading disclosures") as told:
+            answer = asyncio.run(_run(settings, selected, customer, customer_id, pack, told, lines=as_lines))
     if as_lines:
         sys.stdout.write(json.dumps(answer["totals"]) + "\n")
     elif as_json:
@@ -101,6 +110,49 @@ def exposure(
     if pack is not None and not as_json:
         say(f"{pack}: {answer['pack']['leaves']:,} events proved")
         say(f"  check it with the log's public key: broker audit verify-pack {pack} --key KEY")
+
+
+def _check(agent: str, tool: str, customer: str, customer_id: str, grant: str) -> None:
+    if agent and "|" not in agent:
+        raise StartupError("--agent: write issuer|subject, as `broker audit events --json` shows it")
+    if customer and customer_id:
+        raise StartupError("give --customer or --customer-id, not both")
+    if not (agent or tool or customer or customer_id or grant):
+        raise StartupError("say whose: --agent, --tool, --customer, --customer-id or --grant")
+    try:
+        UUID(grant or "0" * 32)
+    except ValueError:
+        raise StartupError("--grant: not an id") from None
+
+
+def _over_port(
+    administrator: Administrator, query: ExposureQuery, selection: dict[str, str], *, lines: bool
+) -> dict[str, Any]:
+    """Asks the broker; gives, or writes as it comes, the same as is made from the database."""
+    from broker.client import AuditClient, ExposureTotals
+
+    async def ask(client: AuditClient) -> dict[str, Any]:
+        customers, totals = [], {}
+        async for part in client.exposure(query):
+            told = _told(part)
+            if isinstance(part, ExposureTotals):
+                totals = told
+            elif lines:
+                sys.stdout.write(json.dumps(told) + "\n")
+            else:
+                customers.append(told)
+        return {"selection": selection, "totals": totals, "customers": customers}
+
+    return run(administrator, AuditClient, ask)
+
+
+def _told(part: ExposedCustomer | ExposureTotals) -> dict[str, Any]:
+    from broker.audit.exposed import instant
+
+    times = {
+        name: instant(time) if time else "" for name, time in (("first", part.first), ("last", part.last))
+    }
+    return asdict(part) | times
 
 
 async def _run(

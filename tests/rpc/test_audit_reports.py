@@ -1,0 +1,74 @@
+"""The auditors' reports over the port: what their cores say, on record under the person's name."""
+
+import uuid
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from broker.audit.exposed import Totals
+from broker.audit.exposure import Selection, classes_for, exposed
+from broker.client import AgentName, DeniedError, EventQuery, ExposureQuery
+from broker.dev.layout import ADMIN_ISSUER, AGENT_ISSUER, CONSOLE_IDENTITY
+from broker.v1 import access_service_pb2 as access
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+ALICE = f"{AGENT_ISSUER}|alice"
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def pool(company):
+    """The broker's database as the auditors' DSN opens it."""
+    async with asyncpg.create_pool(company.world.dsn("broker_auditor"), min_size=0, max_size=3) as pool:
+        yield pool
+
+
+async def _read(company, customer="5"):
+    """Lets alice read a customer; gives the grant's id."""
+    async with company.peer("alice") as peer:
+        granted = await company.grant(peer, await company.ticket(customers=(customer,)))
+        read = access.ReadRecordRequest(grant_token=granted.grant_token, fields=["customer.name"])
+        assert (await peer.call("AccessService/ReadRecord", read)).code == "OK"
+    return granted.grant.grant_id
+
+
+async def _asked(auditor):
+    """Gives the newest question at the console."""
+    query = EventQuery(kind="auditor_query", tool=CONSOLE_IDENTITY)
+    [event] = [event async for event in auditor.events(query, most=2)][1:]  # the first is this one
+    return event
+
+
+async def test_exposure(company, pool):
+    """It is what the core reports, customer by customer; by a customer's key as by their pseudonym."""
+    grant = await _read(company)
+    async with company.world.audit() as auditor:
+        *customers, totals = [part async for part in auditor.exposure(ExposureQuery(grant_id=grant))]
+        asked = await _asked(auditor)
+        query = ExposureQuery(agent=AgentName(AGENT_ISSUER, "alice"), customer_id="5")
+        [five, of_five] = [part async for part in auditor.exposure(query)]
+        by_key = await _asked(auditor)
+        [nobody] = [part async for part in auditor.exposure(ExposureQuery(customer_id="nobody's"))]
+
+    counted = Totals()
+    selection = Selection(grant_id=uuid.UUID(grant))
+    expected = [one async for batch in exposed(pool, selection, counted) for one in batch]
+    told = counted.as_mapping(await classes_for(pool, counted))
+    assert [one.customer for one in customers] == [one.customer for one in expected]
+    for one, core in zip(customers, expected, strict=True):
+        assert {name: getattr(one, name) for name in core._fields} == core._asdict()
+    assert (totals.customers, totals.reads, totals.first) == (1, counted.reads, counted.first)
+    assert (totals.fields, totals.classes) == (told["fields"], told["classes"])
+    assert customers[0].clear == ("customer.name",)
+    assert (five.customer, of_five.customers) == (customers[0].customer, 1)
+    assert nobody.customers == 0
+    assert (asked.agent, asked.detail) == (f"{ADMIN_ISSUER}|audrey", {"query": "exposure", "grant": grant})
+    assert by_key.detail == {"query": "exposure", "agent": ALICE, "customer": five.customer}
+
+
+async def test_reports_are_for_auditors(company):
+    """A person without the role is refused, whatever they ask."""
+    async with company.world.audit("anna") as anna:
+        with pytest.raises(DeniedError):
+            [part async for part in anna.exposure(ExposureQuery(tool="x"))]
