@@ -132,13 +132,21 @@ def _sample_settings() -> str:
     return f"for the sample company: export BROKER_CONFIG={file}"
 
 
+_NEXT_STEPS = {
+    "ADMIN_DENIED": "admin.csv says who may call what; `broker policy whoami` shows what you may",
+    "EVENT_NOT_FOUND": "`broker audit events` lists the ids that there are",
+    "PROPOSAL_DIGEST": "look at it, with its digest: broker policy show PROPOSAL",
+    "PROPOSAL_NOT_FOUND": "`broker policy list` names the proposals that there are",
+    "VERSION_NOT_FOUND": "`broker policy list` names the versions that there are",
+}
+"""What to do after a refusal, by its reason."""
+
+
 def _next_step(exc: Exception) -> str:
     reason, code = getattr(exc, "reason", ""), getattr(exc, "code", "")
     if reason == "BUDGET_EXCEEDED":
         free = getattr(exc, "free_time", None)
         return f"it frees up at {free:%H:%M:%S} UTC" if free else ""
-    if reason == "ADMIN_DENIED":
-        return "admin.csv says who may call what; `broker policy whoami` shows what you may"
     if code == "UNAVAILABLE" and not reason:
         return "check host, port and certificates, and that the broker runs"
-    return ""
+    return _NEXT_STEPS.get(reason, "")

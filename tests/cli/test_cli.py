@@ -128,11 +128,19 @@ class TestErrors:
         assert "reason BUDGET_EXCEEDED" in said.err
         assert "decision id d-1" in said.err
 
-    def test_who_may_not_is_told_where_to_look(self, failing):
-        """An administrator without the right learns which command shows the rights there are."""
-        said = failing(BrokerCallError("Denied.", code="PERMISSION_DENIED", reason="ADMIN_DENIED"))
-
-        assert "broker policy whoami" in said.err
+    @pytest.mark.parametrize(
+        ("reason", "command"),
+        [
+            ("ADMIN_DENIED", "broker policy whoami"),
+            ("EVENT_NOT_FOUND", "broker audit events"),
+            ("PROPOSAL_DIGEST", "broker policy show"),
+            ("VERSION_NOT_FOUND", "broker policy list"),
+        ],
+    )
+    def test_a_refusal_names_the_command_that_helps(self, failing, reason, command):
+        """Whoever was refused, or mistook an id, learns where to look; another reason says nothing of it."""
+        assert command in failing(BrokerCallError("No.", code="NOT_FOUND", reason=reason)).err
+        assert command not in failing(BrokerCallError("No.", code="NOT_FOUND", reason="TICKET_DENIED")).err
 
     def test_a_database_that_refuses_is_told_from_one_that_is_away(self, failing):
         """A wrong password is the operator's to mend, not the developers'; nothing of the driver's text."""
