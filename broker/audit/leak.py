@@ -15,6 +15,7 @@ Invariants:
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -137,7 +138,7 @@ async def attribute_leak(
         names = {r["name_id"]: r for r in await conn.fetch(Q.names)}
         cases, more = await _cases(conn, customers)  # (4)
         chance = await _chance(conn, cases, names)
-        found = attribute(cases, chance, conditioned=conditioned)  # (5)
+        found = await asyncio.to_thread(attribute, cases, chance, conditioned=conditioned)  # (5)
         suspects, tampered = await _suspects(conn, found, cases, names)  # (6)
     await put_on_record(pool, ids, by, {
         "query": "attribute",

@@ -17,6 +17,7 @@ from broker.client.audit_values import (
     ExposedCustomer,
     ExposureQuery,
     ExposureTotals,
+    LeakRanking,
     LedgerEvent,
     MeasuredSpan,
     Reconciled,
@@ -37,6 +38,7 @@ MOST_PAGE = 500
 
 RECONCILE_TIMEOUT = 300.0
 EXPOSURE_TIMEOUT = 300.0
+LEAK_TIMEOUT = 130.0
 STREAM_TIMEOUT = 290.0
 """Seconds of one call that answers in parts; the broker ends it before."""
 
@@ -203,6 +205,17 @@ class AuditClient(AdminPort):
                 yield wire.exposure_totals(answer.totals)
         if not whole:
             raise ClientError("the report ended without its counts")
+
+    async def attribute_leak(self, complaints: bytes, *, among_all: bool = False) -> LeakRanking:
+        """Ranks whose reads explain complaints; not repeated, as identifiers are counted.
+
+        Args:
+            complaints: a complaint file, as `broker audit attribute` reads it.
+            among_all: compare among all customers, not within the same queues and weeks.
+        """
+        request = pb.AttributeLeakRequest(complaints=complaints, among_all=among_all)
+        answer = await self._personal(self._stub.AttributeLeak, request, timeout=LEAK_TIMEOUT, safe=False)
+        return wire.leak_ranking(answer)
 
     async def resolve(self, pseudonyms: Sequence[str], *, reason: str) -> dict[str, str]:
         """Gives the customers' keys behind pseudonyms, for notifying them; erased people have none.

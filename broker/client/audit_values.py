@@ -166,3 +166,46 @@ class ExposureTotals:
     last: datetime | None
     fields: dict[str, dict[str, int]]  # name -> clear, masked -> customers
     classes: dict[str, dict[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class LeakEvidence:
+    """One read that showed a complainant's data before the contact."""
+
+    line: int
+    event_id: str
+    time: datetime
+    tool: str
+    fields: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeakCandidate:
+    """Who could be the source; evidence, not a verdict."""
+
+    kind: str  # agent, tool, pair
+    names: tuple[str, ...]
+    named: bool
+    complaints: tuple[int, ...]  # lines
+    expected: float  # how many chance gives
+    p_value: float
+    corrected: float
+    p_among_all: float | None
+    evidence: tuple[LeakEvidence, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeakRanking:
+    """Whose reads explain complaints, best first; complaints are told by their lines."""
+
+    decision_id: str
+    verdict: str  # named, none, nothing_to_test
+    lines: int
+    matched: int
+    used: int
+    tests: int
+    candidates: tuple[LeakCandidate, ...]
+    uncovered: tuple[int, ...]
+    unexplained: tuple[int, ...]
+    tampered: tuple[str, ...]
+    not_used: tuple[tuple[int, str], ...]  # line, why

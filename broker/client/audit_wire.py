@@ -135,3 +135,37 @@ def exposure_totals(m: pb.ExposureTotals) -> values.ExposureTotals:
 
 def _counts(counts: Iterable[pb.ExposureCount]) -> dict[str, dict[str, int]]:
     return {count.name: {"clear": count.clear, "masked": count.masked} for count in counts}
+
+
+def leak_ranking(m: pb.AttributeLeakResponse) -> values.LeakRanking:
+    """Gives a ranking."""
+    return values.LeakRanking(
+        decision_id=m.decision_id,
+        verdict=m.verdict,
+        lines=m.lines,
+        matched=m.matched,
+        used=m.used,
+        tests=m.tests,
+        candidates=tuple(map(_candidate, m.candidates)),
+        uncovered=tuple(m.uncovered),
+        unexplained=tuple(m.unexplained),
+        tampered=tuple(m.tampered),
+        not_used=tuple((line.line, line.why) for line in m.not_used),
+    )
+
+
+def _candidate(m: pb.LeakCandidate) -> values.LeakCandidate:
+    return values.LeakCandidate(
+        kind=m.kind,
+        names=tuple(m.names),
+        named=m.named,
+        complaints=tuple(m.complaints),
+        expected=m.expected,
+        p_value=m.p_value,
+        corrected=m.corrected,
+        p_among_all=m.p_among_all if m.HasField("p_among_all") else None,
+        evidence=tuple(
+            values.LeakEvidence(e.line, e.event_id, wire.time(e.time), e.tool, tuple(e.fields))
+            for e in m.evidence
+        ),
+    )

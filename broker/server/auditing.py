@@ -20,6 +20,7 @@ from broker.rpc.audit.asking import Asking
 from broker.rpc.audit.customers import CustomerMethods
 from broker.rpc.audit.events import EventMethods
 from broker.rpc.audit.exposure import ExposureMethods
+from broker.rpc.audit.leak import LeakMethods
 from broker.rpc.audit.proofs import ProofMethods
 from broker.rpc.audit.reporting import Reporting
 from broker.rpc.audit.traces import TraceMethods
@@ -102,5 +103,6 @@ async def open_auditing(
         TraceMethods(asking, pool, events, prover),
         ProofMethods(asking, prover),
         ExposureMethods(reporting),
+        LeakMethods(reporting),
         CustomerMethods(admin, pool, records, ids),
     )

@@ -1222,3 +1222,233 @@ class ExposureCount(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExposureCount: _TypeAlias = ExposureCount  # noqa: Y015
+
+@_typing.final
+class AttributeLeakRequest(_message.Message):
+    """Asks whose reads explain complaints."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMPLAINTS_FIELD_NUMBER: _builtins.int
+    AMONG_ALL_FIELD_NUMBER: _builtins.int
+    complaints: _builtins.bytes
+    """Required. A complaint file as `broker audit attribute` reads it: CSV, UTF-8, columns kind, identifier, contact_time
+    and fields, at most 1 MiB, of which 500 complaints are used. Personal data.
+    """
+    among_all: _builtins.bool
+    """Optional. Compare among all customers, not within the same queues and weeks."""
+    def __init__(
+        self,
+        *,
+        complaints: _builtins.bytes = ...,
+        among_all: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["among_all", b"among_all", "complaints", b"complaints"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttributeLeakRequest: _TypeAlias = AttributeLeakRequest  # noqa: Y015
+
+@_typing.final
+class AttributeLeakResponse(_message.Message):
+    """Answers with the ranking. Complaints are told by the numbers of their lines."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISION_ID_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    MATCHED_FIELD_NUMBER: _builtins.int
+    USED_FIELD_NUMBER: _builtins.int
+    TESTS_FIELD_NUMBER: _builtins.int
+    CANDIDATES_FIELD_NUMBER: _builtins.int
+    UNCOVERED_FIELD_NUMBER: _builtins.int
+    UNEXPLAINED_FIELD_NUMBER: _builtins.int
+    TAMPERED_FIELD_NUMBER: _builtins.int
+    NOT_USED_FIELD_NUMBER: _builtins.int
+    decision_id: _builtins.str
+    """Output only. Id of the ledger event of the question."""
+    verdict: _builtins.str
+    """Output only. `named`, `none` or `nothing_to_test`."""
+    lines: _builtins.int
+    """Output only. Lines of the file."""
+    matched: _builtins.int
+    """Output only. Customers that were found."""
+    used: _builtins.int
+    """Output only. Complaints that were used."""
+    tests: _builtins.int
+    """Output only. Tests that were corrected for."""
+    @_builtins.property
+    def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeakCandidate]:
+        """Output only. Who could be the source, best first."""
+
+    @_builtins.property
+    def uncovered(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Output only. Complaints whose customers nobody had seen so."""
+
+    @_builtins.property
+    def unexplained(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Output only. Complaints that nobody who is named explains."""
+
+    @_builtins.property
+    def tampered(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Output only. Ids of events that do not bear out what the index says of them; they are no evidence."""
+
+    @_builtins.property
+    def not_used(self) -> _containers.RepeatedCompositeFieldContainer[Global___UnusedLine]:
+        """Output only. Lines that were not used, wholly or in part."""
+
+    def __init__(
+        self,
+        *,
+        decision_id: _builtins.str = ...,
+        verdict: _builtins.str = ...,
+        lines: _builtins.int = ...,
+        matched: _builtins.int = ...,
+        used: _builtins.int = ...,
+        tests: _builtins.int = ...,
+        candidates: _abc.Iterable[Global___LeakCandidate] | None = ...,
+        uncovered: _abc.Iterable[_builtins.int] | None = ...,
+        unexplained: _abc.Iterable[_builtins.int] | None = ...,
+        tampered: _abc.Iterable[_builtins.str] | None = ...,
+        not_used: _abc.Iterable[Global___UnusedLine] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "decision_id", b"decision_id", "lines", b"lines", "matched", b"matched", "not_used", b"not_used", "tampered", b"tampered", "tests", b"tests", "uncovered", b"uncovered", "unexplained", b"unexplained", "used", b"used", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttributeLeakResponse: _TypeAlias = AttributeLeakResponse  # noqa: Y015
+
+@_typing.final
+class LeakCandidate(_message.Message):
+    """Is an agent, a tool or a pair of agents, with what speaks for them as the source."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    NAMES_FIELD_NUMBER: _builtins.int
+    NAMED_FIELD_NUMBER: _builtins.int
+    COMPLAINTS_FIELD_NUMBER: _builtins.int
+    EXPECTED_FIELD_NUMBER: _builtins.int
+    P_VALUE_FIELD_NUMBER: _builtins.int
+    CORRECTED_FIELD_NUMBER: _builtins.int
+    P_AMONG_ALL_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """Output only. `agent`, `tool` or `pair`."""
+    named: _builtins.bool
+    """Output only. Their overlap is far beyond chance."""
+    expected: _builtins.float
+    """Output only. How many chance gives."""
+    p_value: _builtins.float
+    """Output only. Chance of as many."""
+    corrected: _builtins.float
+    """Output only. The same, corrected over everything tested."""
+    p_among_all: _builtins.float
+    """Output only. Chance among all customers, whatever queue and week."""
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Output only. Names, as the ledger has them."""
+
+    @_builtins.property
+    def complaints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Output only. Complaints whose customers they had seen."""
+
+    @_builtins.property
+    def evidence(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeakEvidence]:
+        """Output only. Their reads of the complainants."""
+
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+        named: _builtins.bool = ...,
+        complaints: _abc.Iterable[_builtins.int] | None = ...,
+        expected: _builtins.float = ...,
+        p_value: _builtins.float = ...,
+        corrected: _builtins.float = ...,
+        p_among_all: _builtins.float | None = ...,
+        evidence: _abc.Iterable[Global___LeakEvidence] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_p_among_all", b"_p_among_all", "p_among_all", b"p_among_all"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_p_among_all", b"_p_among_all", "complaints", b"complaints", "corrected", b"corrected", "evidence", b"evidence", "expected", b"expected", "kind", b"kind", "named", b"named", "names", b"names", "p_among_all", b"p_among_all", "p_value", b"p_value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__p_among_all: _TypeAlias = _typing.Literal["p_among_all"]  # noqa: Y015
+    _WhichOneofArgType__p_among_all: _TypeAlias = _typing.Literal["_p_among_all", b"_p_among_all"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__p_among_all) -> _WhichOneofReturnType__p_among_all | None: ...
+
+Global___LeakCandidate: _TypeAlias = LeakCandidate  # noqa: Y015
+
+@_typing.final
+class LeakEvidence(_message.Message):
+    """Is one read that showed a complainant's data before the contact."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LINE_FIELD_NUMBER: _builtins.int
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    TOOL_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
+    line: _builtins.int
+    """Output only. Line of the complaint."""
+    event_id: _builtins.str
+    """Output only. Event of the read."""
+    tool: _builtins.str
+    """Output only. The tool."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. When."""
+
+    @_builtins.property
+    def fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Output only. Fields in clear, of those that the caller knew; none where the event does not tell."""
+
+    def __init__(
+        self,
+        *,
+        line: _builtins.int = ...,
+        event_id: _builtins.str = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        tool: _builtins.str = ...,
+        fields: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "fields", b"fields", "line", b"line", "time", b"time", "tool", b"tool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeakEvidence: _TypeAlias = LeakEvidence  # noqa: Y015
+
+@_typing.final
+class UnusedLine(_message.Message):
+    """Is a line that was not used."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LINE_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    line: _builtins.int
+    """Output only. Its number."""
+    why: _builtins.str
+    """Output only. Why not; nothing that was in it."""
+    def __init__(
+        self,
+        *,
+        line: _builtins.int = ...,
+        why: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["line", b"line", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnusedLine: _TypeAlias = UnusedLine  # noqa: Y015

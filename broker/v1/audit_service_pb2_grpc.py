@@ -103,6 +103,11 @@ class AuditServiceStub:
                 request_serializer=broker_dot_v1_dot_audit__service__pb2.ReportExposureRequest.SerializeToString,
                 response_deserializer=broker_dot_v1_dot_audit__service__pb2.ReportExposureResponse.FromString,
                 _registered_method=True)
+        self.AttributeLeak = channel.unary_unary(
+                '/broker.v1.AuditService/AttributeLeak',
+                request_serializer=broker_dot_v1_dot_audit__service__pb2.AttributeLeakRequest.SerializeToString,
+                response_deserializer=broker_dot_v1_dot_audit__service__pb2.AttributeLeakResponse.FromString,
+                _registered_method=True)
 
 
 class AuditServiceServicer:
@@ -209,6 +214,15 @@ class AuditServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AttributeLeak(self, request, context):
+        """Ranks agents, tools and pairs of agents by how far their reads explain complaints beyond chance: evidence, not a
+        verdict. Identifiers are compared inside the records database and are in no event, answer or error. Returns
+        RESOURCE_EXHAUSTED where too many were asked for on this day.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AuditServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -271,6 +285,11 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     servicer.ReportExposure,
                     request_deserializer=broker_dot_v1_dot_audit__service__pb2.ReportExposureRequest.FromString,
                     response_serializer=broker_dot_v1_dot_audit__service__pb2.ReportExposureResponse.SerializeToString,
+            ),
+            'AttributeLeak': grpc.unary_unary_rpc_method_handler(
+                    servicer.AttributeLeak,
+                    request_deserializer=broker_dot_v1_dot_audit__service__pb2.AttributeLeakRequest.FromString,
+                    response_serializer=broker_dot_v1_dot_audit__service__pb2.AttributeLeakResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -606,6 +625,33 @@ class AuditService:
             '/broker.v1.AuditService/ReportExposure',
             broker_dot_v1_dot_audit__service__pb2.ReportExposureRequest.SerializeToString,
             broker_dot_v1_dot_audit__service__pb2.ReportExposureResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AttributeLeak(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.v1.AuditService/AttributeLeak',
+            broker_dot_v1_dot_audit__service__pb2.AttributeLeakRequest.SerializeToString,
+            broker_dot_v1_dot_audit__service__pb2.AttributeLeakResponse.FromString,
             options,
             channel_credentials,
             insecure,

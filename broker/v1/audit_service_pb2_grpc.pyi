@@ -79,6 +79,11 @@ class AuditServiceStub:
     pseudonyms, the counts as the last part. An answer without that part is not complete. A read counts unless an
     event says that it came to nothing. Returns RESOURCE_EXHAUSTED where too many customers were looked up on this day.
     """
+    AttributeLeak: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.AttributeLeakRequest, _audit_service_pb2.AttributeLeakResponse]
+    """Ranks agents, tools and pairs of agents by how far their reads explain complaints beyond chance: evidence, not a
+    verdict. Identifiers are compared inside the records database and are in no event, answer or error. Returns
+    RESOURCE_EXHAUSTED where too many were asked for on this day.
+    """
 
 @_typing.type_check_only
 class AuditServiceAsyncStub(AuditServiceStub):
@@ -130,6 +135,11 @@ class AuditServiceAsyncStub(AuditServiceStub):
     """Reports whose data was given out by agent, tool, customer or grant: one customer a part, in the order of their
     pseudonyms, the counts as the last part. An answer without that part is not complete. A read counts unless an
     event says that it came to nothing. Returns RESOURCE_EXHAUSTED where too many customers were looked up on this day.
+    """
+    AttributeLeak: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.AttributeLeakRequest, _audit_service_pb2.AttributeLeakResponse]  # type: ignore[assignment]
+    """Ranks agents, tools and pairs of agents by how far their reads explain complaints beyond chance: evidence, not a
+    verdict. Identifiers are compared inside the records database and are in no event, answer or error. Returns
+    RESOURCE_EXHAUSTED where too many were asked for on this day.
     """
 
 class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -251,6 +261,17 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         """Reports whose data was given out by agent, tool, customer or grant: one customer a part, in the order of their
         pseudonyms, the counts as the last part. An answer without that part is not complete. A read counts unless an
         event says that it came to nothing. Returns RESOURCE_EXHAUSTED where too many customers were looked up on this day.
+        """
+
+    @_abc_1.abstractmethod
+    def AttributeLeak(
+        self,
+        request: _audit_service_pb2.AttributeLeakRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_service_pb2.AttributeLeakResponse, _abc.Awaitable[_audit_service_pb2.AttributeLeakResponse]]:
+        """Ranks agents, tools and pairs of agents by how far their reads explain complaints beyond chance: evidence, not a
+        verdict. Identifiers are compared inside the records database and are in no event, answer or error. Returns
+        RESOURCE_EXHAUSTED where too many were asked for on this day.
         """
 
 def add_AuditServiceServicer_to_server(servicer: AuditServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

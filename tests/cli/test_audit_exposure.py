@@ -126,7 +126,7 @@ def test_what_is_asked_wrongly_is_said(broker, name):
         assert sentence in said.err
 
 
-def test_over_the_port_it_says_the_same(broker, name, company):
+def test_over_the_port_it_says_the_same(broker, name, company, tmp_path):
     """With a person, the broker is asked, and tells what the database tells; a pack is not made there."""
     person = ("--as", "audrey", "--dir", company.folder)
     asked = ("audit", "exposure", "--agent", name)
@@ -134,6 +134,16 @@ def test_over_the_port_it_says_the_same(broker, name, company):
     assert broker(*asked, "--json", *person).data == broker(*asked, "--json").data
     assert broker(*asked, "--jsonl", *person).out == broker(*asked, "--jsonl").out
     assert broker(*asked, "--pack", "x.zip", *person).code == 2
+
+    file = tmp_path / "complaints.csv"
+    file.write_text(
+        "kind,identifier,contact_time,fields\nticket,T-1001,2030-01-01,\ncustomer,5,2026-01-02,\n"
+    )
+    for answer in (here := broker("audit", "attribute", file, "--json").data,
+                   there := broker("audit", "attribute", file, "--json", *person).data):  # fmt: skip
+        del answer["event_id"]
+    assert here == there
+    assert len(here["not_used"]) == 2
 
 
 def test_people_are_resolved_and_erased_by_who_may(broker, name, company, tmp_path):

@@ -202,6 +202,15 @@ def _exposures() -> Mapping[str, tuple[str, Message]]:
 
 
 CONTRACT: dict[str, Rpc] = {
+    "AuditService/AttributeLeak": personal(
+        _constant(audit.AttributeLeakRequest(complaints=b"identifier,contact_time\n")),
+        {
+            "nothing": ("complaints", audit.AttributeLeakRequest()),
+            "no columns": ("complaints", audit.AttributeLeakRequest(complaints=b"T-1,2026-11-04\n")),
+            "no text": ("complaints", audit.AttributeLeakRequest(complaints=b"\xff\xfe\0")),
+            "too big": ("complaints", audit.AttributeLeakRequest(complaints=b"x" * 1_048_577)),
+        },
+    ),
     "AuditService/ReportExposure": personal(
         _constant(audit.ReportExposureRequest(agent=ref(subject="alice"))), _exposures()
     ),

@@ -1,15 +1,20 @@
 """The auditors' reports over the port: what their cores say, on record under the person's name."""
 
 import uuid
+from datetime import UTC, datetime
 
 import asyncpg
 import pytest
 import pytest_asyncio
 
+from broker.audit.complaints import read_complaints
 from broker.audit.exposed import Totals
 from broker.audit.exposure import Selection, classes_for, exposed
+from broker.audit.leak import attribute_leak, known_fields
+from broker.audit.record import Auditor
 from broker.client import AgentName, DeniedError, EventQuery, ExposureQuery
 from broker.dev.layout import ADMIN_ISSUER, AGENT_ISSUER, CONSOLE_IDENTITY
+from broker.ledger import EventIds
 from broker.v1 import access_service_pb2 as access
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -67,8 +72,49 @@ async def test_exposure(company, pool):
     assert by_key.detail == {"query": "exposure", "agent": ALICE, "customer": five.customer}
 
 
+async def test_leak(company, pool):
+    """The ranking is the core's; a complainant is told by their line and is in no event."""
+    await _read(company)
+    owner = await asyncpg.connect(company.world.records_dsn())
+    email = await owner.fetchval("SELECT email FROM crm.customer WHERE customer_id = 5")
+    await owner.close()
+    time = datetime.now(UTC).isoformat()
+    data = f"identifier,contact_time,fields\n{email},{time},\nnobody@example.org,{time},\n".encode()
+    async with company.world.audit() as auditor:
+        found = await auditor.attribute_leak(data)
+        learnt = await _asked(auditor)
+        asked = await auditor.event(found.decision_id)
+    known = await known_fields(pool)
+    complaints = read_complaints(data, now=datetime.now(UTC), known=known)
+    async with asyncpg.create_pool(
+        company.world.records_dsn("broker_auditor"), min_size=0, max_size=1
+    ) as records:
+        core = await attribute_leak(pool, records, complaints, by=Auditor("test"), ids=EventIds())
+
+    assert (found.matched, found.lines, found.used) == (core.matched, core.lines, core.attribution.used)
+    assert (found.matched, found.verdict) == (1, core.attribution.verdict.name.lower())
+    assert [(c.names, c.complaints, c.p_value, c.p_among_all) for c in found.candidates] == [
+        (s.names, s.candidate.lines, s.candidate.p_value, s.candidate.p_unconditioned) for s in core.suspects
+    ]
+    assert [[(e.event_id, e.time) for e in c.evidence] for c in found.candidates] == [
+        [(str(e.event_id), e.time) for e in s.evidence] for s in core.suspects
+    ]
+    assert found.candidates
+    assert found.not_used == tuple((u.line, u.why) for u in core.unused)
+    assert asked.agent == learnt.agent == f"{ADMIN_ISSUER}|audrey"
+    assert asked.detail["identifiers"] == 2
+    assert learnt.detail["answers"] == found.decision_id
+    assert await company.count(f"leaf LIKE '%{email}%' OR leaf LIKE '%nobody@example.org%'") == 0
+    log = company.world.layout.serve_log.read_text()
+    assert log
+    assert email not in log
+    assert "nobody@example.org" not in log
+
+
 async def test_reports_are_for_auditors(company):
     """A person without the role is refused, whatever they ask."""
     async with company.world.audit("anna") as anna:
         with pytest.raises(DeniedError):
             [part async for part in anna.exposure(ExposureQuery(tool="x"))]
+        with pytest.raises(DeniedError):
+            await anna.attribute_leak(b"identifier,contact_time\n")

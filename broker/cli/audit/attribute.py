@@ -7,10 +7,12 @@ import getpass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
 
 import typer
 
 from broker.cli.output import CommandFailedError, Progress, print_json, print_line, print_table, progress, say
+from broker.cli.persons import Administrator, run
 from broker.errors import StartupError
 from broker.settings import read_settings
 
@@ -27,6 +29,7 @@ MATCH_SECONDS = 60.0
 
 
 def attribute(
+    administrator: Administrator | None,
     file: Annotated[
         Path,
         typer.Argument(
@@ -49,27 +52,31 @@ def attribute(
     Each line of the file is a complaint: kind (email, phone, customer, ticket), identifier, contact_time
     (ISO 8601 with its zone, or a date), fields that the caller knew (customer.email customer.phone).
     Identifiers are compared inside the records database, at most 500 a question and 2000 a day; none is
-    printed. Runs as broker_auditor (BROKER_AUDITOR_DSN, BROKER_AUDITOR_RECORDS_DSN). The question and
-    whom it found, by pseudonym, are events of the ledger.
+    printed. Asks the broker for whom a token or --as is given; else runs as broker_auditor
+    (BROKER_AUDITOR_DSN, BROKER_AUDITOR_RECORDS_DSN). The question and whom it found, by pseudonym, are
+    events of the ledger.
 
     \b
     Example:
-      broker audit attribute complaints.csv
+      broker audit attribute complaints.csv --as audrey
     """
-    settings = read_settings("auditor_dsn")
     from broker.audit.complaints import MOST_BYTES, ComplaintFileError
     from broker.audit.leak import IdentifiersUsedUpError
 
     with file.open("rb") as source:
         data = source.read(MOST_BYTES + 1)
     try:
-        with progress("Reading complaints") as told:
-            report = asyncio.run(
-                _ask(
-                    settings.auditor_dsn, settings.auditor_records_dsn or settings.auditor_dsn, data,
-                    told, conditioned=not among_all,
-                )
-            )  # fmt: skip
+        if administrator is not None:
+            report = _over_port(administrator, data, among_all=among_all)
+        else:
+            settings = read_settings("auditor_dsn")
+            with progress("Reading complaints") as told:
+                report = asyncio.run(
+                    _ask(
+                        settings.auditor_dsn, settings.auditor_records_dsn or settings.auditor_dsn, data,
+                        told, conditioned=not among_all,
+                    )
+                )  # fmt: skip
     except ComplaintFileError as exc:
         raise StartupError(str(exc)) from None
     except IdentifiersUsedUpError:
@@ -81,6 +88,32 @@ def attribute(
         print_json(_as_json(report))
     else:
         _print(report)
+
+
+def _over_port(administrator: Administrator, data: bytes, *, among_all: bool) -> LeakReport:
+    """Asks the broker; gives the same as is made from the databases."""
+    from broker.audit.attribution import Attribution, Candidate, Verdict
+    from broker.audit.complaints import Unused
+    from broker.audit.leak import Evidence, LeakReport, Suspect
+    from broker.client import AuditClient
+
+    found = run(administrator, AuditClient, lambda client: client.attribute_leak(data, among_all=among_all))
+    suspects = tuple(
+        Suspect(
+            c.names,
+            Candidate((), c.kind, c.complaints, c.expected, c.p_value, c.corrected, c.p_among_all, c.named),
+            tuple(Evidence(e.line, UUID(e.event_id), e.time, e.fields, e.tool) for e in c.evidence),
+        )
+        for c in found.candidates
+    )
+    attribution = Attribution(
+        Verdict[found.verdict.upper()], tuple(s.candidate for s in suspects), found.used, found.uncovered,
+        found.unexplained, found.tests,
+    )  # fmt: skip
+    return LeakReport(
+        UUID(found.decision_id), attribution, suspects, tuple(Unused(*each) for each in found.not_used),
+        found.lines, found.matched, tuple(map(UUID, found.tampered)),
+    )  # fmt: skip
 
 
 async def _ask(dsn: str, records_dsn: str, data: bytes, told: Progress, *, conditioned: bool) -> LeakReport:
