@@ -16,16 +16,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from broker.audit.event_filter import EventFilter, StoredEvent
-from broker.audit.postings import CHUNK, common
+from broker.audit.postings import BITMAP, CHUNK, common
 from broker.database import Connection, queries
 
 Q = queries("events")
 
 PENDING, LEAVES = 0, 1
+
+EVERYWHERE = b"\xff" * BITMAP
+
+SLACK = timedelta(minutes=2)
+"""More than an event's id may be off its record time: an append refuses a minute."""
 
 PIECE = 512
 """Events that are looked at in one statement where a few of them will do."""
@@ -65,6 +70,7 @@ class Walk:
         self._low, self._high = 0, 0  # chunks that may hold what is meant, by its time
         self._whole = range(0)  # chunks that lie in that time whole
         self._words: list[tuple[int, str]] | None = None  # rarest first
+        self._ids = _ids_between(wanted.since, wanted.until)
 
     async def begin(self) -> Place:
         """Looks how far the log and the index are; gives the first place."""
@@ -111,7 +117,7 @@ class Walk:
     async def _matching(self, indexes: Sequence[int]) -> list[int]:
         if self._wanted.is_open:
             return list(indexes)
-        rows = await self._conn.fetch(Q.matching, list(indexes), *self._wanted.values)
+        rows = await self._conn.fetch(Q.matching, list(indexes), *self._wanted.values, *self._ids)
         return [row["seq"] for row in rows]
 
     async def _fetched(
@@ -137,14 +143,15 @@ class Walk:
         if low >= high:
             return [], end if self._oldest_first else 0
         if self._wanted.words:
-            found, reached = await self._by_index(low, high)
+            postings, reached = await self._by_index(low, high)
         else:
             chunk = low if self._oldest_first else high - 1
-            found = {chunk: list(range(chunk * CHUNK, (chunk + 1) * CHUNK))}
+            postings = {chunk: [EVERYWHERE]}
             reached = (chunk + 1) * CHUNK if self._oldest_first else chunk * CHUNK
         indexes: list[int] = []
-        for chunk in sorted(found, reverse=not self._oldest_first):
-            within = [i for i in found[chunk] if (i >= at) == self._oldest_first]
+        for chunk in sorted(postings, reverse=not self._oldest_first):
+            places = (chunk * CHUNK + place for place in common(postings[chunk]))
+            within = [i for i in places if (i >= at) == self._oldest_first]
             indexes += within if chunk in self._whole else await self._in_time(within, most)
             if len(indexes) > most:
                 break  # `_fetched` leaves off where these end
@@ -160,8 +167,8 @@ class Walk:
                 break
         return kept
 
-    async def _by_index(self, low: int, high: int) -> tuple[dict[int, list[int]], int]:
-        """Finds the indexes of all words in the next chunks between two; gives how far that was, too."""
+    async def _by_index(self, low: int, high: int) -> tuple[dict[int, list[bytes]], int]:
+        """Gives the places of all words in the next chunks that have them all, and how far that was."""
         first, *others = await self._by_rarity(low, high)
         statement = Q.postings_up if self._oldest_first else Q.postings_down
         rows = await self._conn.fetch(statement, *first, low, high, self._slice)
@@ -169,16 +176,25 @@ class Walk:
         exhausted = len(rows) < self._slice
         self._slice = min(self._slice * 4, MOST_SLICE)
         for word in others:
-            also = await self._conn.fetch(Q.postings_in, *word, list(postings))
-            places = {row["chunk"]: row["places"] for row in also}
+            places = await self._places(word, list(postings))
             postings = {c: [*found, places[c]] for c, found in postings.items() if c in places}
-        found = {c: [c * CHUNK + place for place in common(these)] for c, these in postings.items()}
         if exhausted:
             reached = high * CHUNK if self._oldest_first else low * CHUNK
         else:
             last = rows[-1]["chunk"]
             reached = (last + 1) * CHUNK if self._oldest_first else last * CHUNK
-        return found, reached
+        return postings, reached
+
+    async def _places(self, word: tuple[int, str], chunks: Sequence[int]) -> dict[int, bytes]:
+        """Gives where a word is in some chunks: one by one, or in one run where they lie close together."""
+        if not chunks:
+            return {}
+        low, high = min(chunks), max(chunks) + 1
+        if high - low < 2 * len(chunks):
+            rows = await self._conn.fetch(Q.postings_up, *word, low, high, high - low)
+        else:
+            rows = await self._conn.fetch(Q.postings_in, *word, chunks)
+        return {row["chunk"]: row["places"] for row in rows}
 
     async def _by_rarity(self, low: int, high: int) -> list[tuple[int, str]]:
         if self._words is None:
@@ -199,3 +215,14 @@ class Walk:
             self._low, self._high = row["low"], row["high"] + 1
         if row["whole_low"] is not None:
             self._whole = range(row["whole_low"], row["whole_high"] + 1)
+
+
+def _ids_between(since: datetime | None, until: datetime | None) -> tuple[UUID, UUID]:
+    """Gives the ids between which events of a time are, generously."""
+    low = UUID(int=0) if since is None else _floor(since - SLACK)
+    return low, LAST_ID if until is None else _floor(until + SLACK)
+
+
+def _floor(moment: datetime) -> UUID:
+    """Gives the smallest UUIDv7 of a moment."""
+    return UUID(int=max(int(moment.timestamp() * 1000), 0) << 80)

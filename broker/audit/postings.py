@@ -28,12 +28,7 @@ def bits_of(places: bytes) -> int:
 
 def places_of(bits: int) -> list[int]:
     """Gives the places of the bits that are set, ascending."""
-    found = []
-    while bits:
-        low = bits & -bits
-        found.append(low.bit_length() - 1)
-        bits ^= low
-    return found
+    return [place for place, bit in enumerate(f"{bits:b}"[::-1]) if bit == "1"] if bits else []
 
 
 def common(postings: Iterable[bytes]) -> list[int]:

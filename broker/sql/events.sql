@@ -11,11 +11,14 @@ SELECT t.event_id FROM broker.ledger_tree AS t
 WHERE t.seq < $1 AND t.event_id IS NOT NULL ORDER BY t.seq DESC LIMIT 1;
 
 -- name: matching
--- Gives those of some leaves whose events are meant.
+-- Gives those of some leaves whose events are meant. What an id's own time rules out ($13 and $14) is not looked at.
 SELECT t.seq
 FROM unnest($1::bigint[]) AS u (seq)
 CROSS JOIN LATERAL (SELECT * FROM broker.ledger_tree AS x WHERE x.seq = u.seq LIMIT 1) AS t
-CROSS JOIN LATERAL (SELECT * FROM broker.ledger_event AS x WHERE x.id = t.event_id LIMIT 1) AS e
+CROSS JOIN LATERAL (
+    SELECT * FROM broker.ledger_event AS x
+    WHERE t.event_id >= $13::uuid AND t.event_id <= $14::uuid AND x.id = t.event_id LIMIT 1
+) AS e
 WHERE
     ($2::text IS NULL OR e.agent = $2) AND ($3::text IS NULL OR e.tool = $3)
     AND ($4::text IS NULL OR e.customer_pseudonym = $4) AND ($5::text IS NULL OR e.ticket_pseudonym = $5)

@@ -1,0 +1,119 @@
+"""Ledger and spans compared, and spans searched: what is missing on either side is counted and named."""
+
+import uuid
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+
+import pytest
+
+from broker.audit.reconcile import FIRST_PART, reconcile
+from broker.audit.spans import SpanQuery, search
+from broker.errors import RequestMalformedError
+
+NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
+READ = "broker.v1.AccessService/ReadRecord"
+
+
+async def span(audited, at, *, trace=None, event=None, reason=None, number=0):
+    """Stores the trace of one read."""
+    trace = trace or audited.rng.getrandbits(128).to_bytes(16)
+    await audited.conn.execute(
+        "INSERT INTO broker.read_trace"
+        " (trace_id, span_id, start_ns, duration_ns, steps, event_id, code, reason) VALUES ($1, $2, $3, 1000, $4, $5, 0, $6)",
+        trace, (number << 4).to_bytes(8), int(at.timestamp() * 10**9), [-1] * 16, event, reason,
+    )  # fmt: skip
+    return trace
+
+
+async def traced(audited, at, *, span_too=True):
+    """Stores a read, and its span."""
+    event = await audited.put(at=at)
+    trace = audited.rng.getrandbits(128).to_bytes(16)
+    await audited.conn.execute("SET session_replication_role = replica")
+    await audited.conn.execute(
+        "UPDATE broker.ledger_event SET trace_id = $2 WHERE id = $1", event, trace.hex()
+    )
+    if span_too:
+        await span(audited, at, trace=trace, event=event)
+    return event
+
+
+async def test_both_sides(audited):
+    """An event without a span and a span without its event are counted and named; what has both is not."""
+    await audited.partition(NOW)
+    for minutes in range(5):
+        await traced(audited, NOW - timedelta(minutes=3 * minutes, seconds=30))
+    lost = await traced(audited, NOW - timedelta(minutes=4), span_too=False)
+    forged = await span(audited, NOW - timedelta(minutes=9), event=uuid.uuid4())
+    await span(audited, NOW - timedelta(minutes=1))  # names no event: a call that ended before
+    await audited.put(at=NOW - timedelta(minutes=2), kind="admin", outcome="done")
+    parts = [part async for part in reconcile(audited.pool, NOW - timedelta(minutes=20), NOW)]
+
+    assert sum(part.events for part in parts) == 6
+    assert [event for part in parts for event in part.missing_spans] == [lost]
+    assert sum(part.events_without_spans for part in parts) == 1
+    assert sum(part.traces for part in parts) == 6
+    assert [trace for part in parts for trace in part.missing_events] == [forged.hex()]
+    assert sum(part.traces_without_events for part in parts) == 1
+
+
+async def test_parts_leave_nothing_out(audited):
+    """They go back in time and meet; each is longer where the one before was quick, shorter where slow."""
+    ticks = iter([0.0, 0.0, 10.0, 10.0, 20.0, 25.0, 30.0, 30.0, *range(40, 4000)])
+    since = NOW - timedelta(minutes=9)
+    parts = [part async for part in reconcile(audited.pool, since, NOW, monotonic=lambda: next(ticks))]
+
+    assert (parts[0].until, parts[-1].since) == (NOW, since)
+    assert all(one.since == other.until for one, other in pairwise(parts))
+    assert [part.until - part.since for part in parts[:4]] == [
+        FIRST_PART, 2 * FIRST_PART, 4 * FIRST_PART, 2 * FIRST_PART,
+    ]  # fmt: skip
+
+
+def query(**change):
+    told = {"since": NOW - timedelta(hours=2), "until": NOW, "attributes": {}, "name": READ}
+    return SpanQuery(**(told | change))
+
+
+@pytest.mark.attack("E5")
+async def test_search(audited):
+    """By attribute, name and time, newest first; pages neither overlap nor leave out within one moment."""
+    same = NOW - timedelta(minutes=50)
+    for number in range(7):
+        await span(audited, same, reason="FEED_STALE", number=number + 1)
+        await span(audited, NOW - timedelta(minutes=10 * number, seconds=1), number=number + 1)
+    found, token, pages = [], "", []
+    wanted = query(attributes={"broker.error.reason": "FEED_STALE"})
+    while True:
+        page, token = await search(audited.pool, wanted, size=2, token=token)
+        found += page
+        pages.append(len(token))
+        if not token:
+            break
+    everything, _ = await search(audited.pool, query(), size=100)
+    narrow, _ = await search(audited.pool, query(since=NOW - timedelta(minutes=15)), size=100)
+    other, _ = await search(audited.pool, query(name="mask fields"), size=100)
+
+    assert [s.span_id for s in found] == [f"{number << 4:016x}" for number in range(7, 0, -1)]
+    assert len(set(pages)) == 2
+    assert len(everything) == 14
+    assert [s.start_ns for s in everything] == sorted((s.start_ns for s in everything), reverse=True)
+    assert (len(narrow), other) == (2, [])
+    page, token = await search(audited.pool, wanted, size=2)
+    for bad in (token[:-2], "zz" + token[2:], token + "00"):
+        with pytest.raises(RequestMalformedError):
+            await search(audited.pool, wanted, size=2, token=bad)
+    with pytest.raises(RequestMalformedError):
+        await search(audited.pool, query(), size=2, token=token)
+
+
+async def test_a_search_ends_in_time(audited):
+    """Time that is up ends a call with a token, and the next call goes on from there."""
+    await span(audited, NOW - timedelta(minutes=100), number=1)
+    ticks = iter(range(0, 100_000, 1))
+    page, token = await search(audited.pool, query(), size=5, monotonic=lambda: next(ticks))
+    assert (page, bool(token)) == ([], True)
+    while token and not page:
+        page, token = await search(audited.pool, query(), size=5, token=token, monotonic=lambda: next(ticks))
+
+    assert [s.span_id for s in page] == [f"{1 << 4:016x}"]
