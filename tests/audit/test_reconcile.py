@@ -1,5 +1,6 @@
 """Ledger and spans compared, and spans searched: what is missing on either side is counted and named."""
 
+import json
 import uuid
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -19,7 +20,8 @@ async def span(audited, at, *, trace=None, event=None, reason=None, number=0):
     trace = trace or audited.rng.getrandbits(128).to_bytes(16)
     await audited.conn.execute(
         "INSERT INTO broker.read_trace"
-        " (trace_id, span_id, start_ns, duration_ns, steps, event_id, code, reason) VALUES ($1, $2, $3, 1000, $4, $5, 0, $6)",
+        " (trace_id, span_id, start_ns, duration_ns, steps, event_id, code, reason)"
+        " VALUES ($1, $2, $3, 1000, $4, $5, 0, $6)",
         trace, (number << 4).to_bytes(8), int(at.timestamp() * 10**9), [-1] * 16, event, reason,
     )  # fmt: skip
     return trace
@@ -36,6 +38,33 @@ async def traced(audited, at, *, span_too=True):
     if span_too:
         await span(audited, at, trace=trace, event=event)
     return event
+
+
+async def revoked(audited, at, event):
+    """Stores the trace of a revocation, which the SDK made, naming an event; gives its id."""
+    trace = audited.rng.getrandbits(128).to_bytes(16)
+    await audited.conn.execute(
+        "INSERT INTO broker.span_row"
+        " (trace_id, span_id, name, kind, start_ns, end_ns, status, attributes, links)"
+        " VALUES ($1, $2, 'broker.v1.AccessService/RevokeGrant', 'SERVER', $3, $3, 'OK', $4, '[]')",
+        trace, bytes(8), int(at.timestamp() * 10**9), json.dumps({"broker.decision.id": str(event)}),
+    )  # fmt: skip
+    return trace
+
+
+async def test_spans_of_the_sdk(audited):
+    """What is stored span by span counts as what is stored in one row."""
+    await audited.partition(NOW)
+    at = NOW - timedelta(seconds=30)
+    kept = await audited.put(at=at, kind="revoke", outcome="done")
+    trace = await revoked(audited, at, kept)
+    await audited.conn.execute("SET session_replication_role = replica")
+    await audited.conn.execute("UPDATE broker.ledger_event SET trace_id = $1", trace.hex())
+    forged = await revoked(audited, at, uuid.uuid4())
+    [part] = [part async for part in reconcile(audited.pool, NOW - FIRST_PART, NOW)]
+
+    assert (part.events, part.missing_spans) == (1, ())
+    assert (part.traces, part.missing_events) == (2, (forged.hex(),))
 
 
 async def test_both_sides(audited):
