@@ -182,10 +182,8 @@ async def unexplained_reads(
     async with connection(pool) as conn:
         rows = await conn.fetch(Q.tallies, since)
         progress("Comparing with peers")
-        standings = stand(
-            (Tally(r["day"], r["queue"], r["agent"], r["visits"], r["unexplained"]) for r in rows),
-            alpha=alpha,
-        )
+        tallies = [Tally(r["day"], r["queue"], r["agent"], r["visits"], r["unexplained"]) for r in rows]
+        standings = await asyncio.to_thread(stand, tallies, alpha=alpha)
         visits = {
             s.agent: tuple(map(_visit, await conn.fetch(Q.visits, s.agent, since, MOST_VISITS)))
             for s in standings

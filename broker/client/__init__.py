@@ -16,6 +16,7 @@ from broker.client.access import BrokerClient
 from broker.client.administration import AdminClient, FeedClient
 from broker.client.audit import AuditClient
 from broker.client.audit_values import (
+    AccessReport,
     ErasedCustomer,
     EventBatch,
     EventPage,
@@ -28,6 +29,7 @@ from broker.client.audit_values import (
     MeasuredSpan,
     Reconciled,
     TracedThing,
+    UnexplainedReads,
 )
 from broker.client.errors import (
     AgentSuspendedError,
@@ -83,6 +85,7 @@ from broker.client.values import (
 )
 
 __all__ = [
+    "AccessReport",
     "AdminClient",
     "AgentName",
     "AgentSuspendedError",
@@ -143,6 +146,7 @@ __all__ = [
     "TracedThing",
     "UnauthenticatedError",
     "UnavailableError",
+    "UnexplainedReads",
     "VerifiedReceipt",
     "WhoIAm",
     "token_command",

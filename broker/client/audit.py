@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from typing import Self
 
+from broker.client import audit_agents_wire as agents_wire
 from broker.client import audit_wire as wire
 from broker.client.administration import AdminPort
 from broker.client.audit_values import (
+    AccessReport,
     ErasedCustomer,
     EventBatch,
     EventPage,
@@ -22,6 +24,7 @@ from broker.client.audit_values import (
     MeasuredSpan,
     Reconciled,
     TracedThing,
+    UnexplainedReads,
 )
 from broker.client.errors import ClientError, TimedOutError, UnavailableError
 from broker.v1 import audit_service_pb2 as pb
@@ -39,6 +42,7 @@ MOST_PAGE = 500
 RECONCILE_TIMEOUT = 300.0
 EXPOSURE_TIMEOUT = 300.0
 LEAK_TIMEOUT = 130.0
+AGENTS_TIMEOUT = 130.0
 STREAM_TIMEOUT = 290.0
 """Seconds of one call that answers in parts; the broker ends it before."""
 
@@ -216,6 +220,31 @@ class AuditClient(AdminPort):
         request = pb.AttributeLeakRequest(complaints=complaints, among_all=among_all)
         answer = await self._personal(self._stub.AttributeLeak, request, timeout=LEAK_TIMEOUT, safe=False)
         return wire.leak_ranking(answer)
+
+    async def access(self, customer_id: str, time: datetime) -> AccessReport:
+        """Reports who could have read a customer at a time, beside who did; not repeated, as it is counted.
+
+        Args:
+            customer_id: the customer's key.
+            time: when.
+        """
+        request = pb.ReportAccessRequest(customer_id=customer_id)
+        request.time.FromDatetime(time)
+        answer = await self._personal(self._stub.ReportAccess, request, timeout=AGENTS_TIMEOUT, safe=False)
+        return agents_wire.access_report(answer, time)
+
+    async def unexplained(self, since: date, *, alpha: float = 0.01) -> UnexplainedReads:
+        """Lists agents by how much they read without working on the ticket, against their peers.
+
+        Args:
+            since: first day.
+            alpha: chance that any honest agent is ever called, in steps of a millionth.
+        """
+        request = pb.ListUnexplainedReadsRequest(
+            since=since.isoformat(), alpha_millionths=round(alpha * 1_000_000)
+        )
+        answer = await self._personal(self._stub.ListUnexplainedReads, request, timeout=AGENTS_TIMEOUT)
+        return agents_wire.unexplained(answer)
 
     async def resolve(self, pseudonyms: Sequence[str], *, reason: str) -> dict[str, str]:
         """Gives the customers' keys behind pseudonyms, for notifying them; erased people have none.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 from broker.client.values import AgentName
@@ -209,3 +209,79 @@ class LeakRanking:
     unexplained: tuple[int, ...]
     tampered: tuple[str, ...]
     not_used: tuple[tuple[int, str], ...]  # line, why
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PossibleAccess:
+    """One agent on one ticket: what they could have read."""
+
+    agent: str
+    ticket_id: str
+    ticket_kind: str
+    relation: str
+    provenance: str
+    opened_by: str
+    since: datetime
+    suspended: bool  # then nothing could be read, whatever stands here
+    groups_time: datetime | None  # None: roles are not known
+    roles: tuple[str, ...]
+    absent: dict[str, dict[str, str]]  # purpose -> field -> level
+    present: dict[str, dict[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class ActualAccess:
+    """One agent's reads of the customer, at any time."""
+
+    agent: str
+    reads: int
+    first: datetime
+    last: datetime
+    last_before: datetime | None  # of those up to the time that was asked about
+
+
+@dataclass(frozen=True, slots=True)
+class AccessReport:
+    """Who could have read a customer at a time, beside who did."""
+
+    time: datetime
+    pseudonym: str  # "": no agent was ever granted anything of them
+    policy_version: str  # "": none was in force
+    could: tuple[PossibleAccess, ...]
+    did: tuple[ActualAccess, ...]
+    not_knowable: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UnexplainedVisit:
+    """One visit without work, by pseudonyms."""
+
+    event_id: str
+    day: date
+    queue: str
+    reads: int
+    customer: str
+    ticket: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReaderStanding:
+    """What all days say of one agent."""
+
+    agent: str
+    visits: int
+    unexplained: int
+    expected: float
+    log_evidence: float
+    called_on: date | None
+    recent_visits: tuple[UnexplainedVisit, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UnexplainedReads:
+    """Every agent's standing, strongest evidence first."""
+
+    decision_id: str
+    days: tuple[date, ...]
+    unjudged: int  # visits whose ticket nobody could tell any more
+    agents: tuple[ReaderStanding, ...]

@@ -16,6 +16,7 @@ from broker.database import open_pool
 from broker.keys import LogKeyFolder
 from broker.ledger import EventIds
 from broker.rpc.audit import AuditService
+from broker.rpc.audit.agents import AgentMethods
 from broker.rpc.audit.asking import Asking
 from broker.rpc.audit.customers import CustomerMethods
 from broker.rpc.audit.events import EventMethods
@@ -104,5 +105,6 @@ async def open_auditing(
         ProofMethods(asking, prover),
         ExposureMethods(reporting),
         LeakMethods(reporting),
+        AgentMethods(reporting),
         CustomerMethods(admin, pool, records, ids),
     )

@@ -1452,3 +1452,379 @@ class UnusedLine(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UnusedLine: _TypeAlias = UnusedLine  # noqa: Y015
+
+@_typing.final
+class ReportAccessRequest(_message.Message):
+    """Asks who could have read a customer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """Required. The customer's key; at most 128 characters. It is in no event."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """Required. When."""
+
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportAccessRequest: _TypeAlias = ReportAccessRequest  # noqa: Y015
+
+@_typing.final
+class ReportAccessResponse(_message.Message):
+    """Answers who could, and who did."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PSEUDONYM_FIELD_NUMBER: _builtins.int
+    POLICY_VERSION_FIELD_NUMBER: _builtins.int
+    COULD_FIELD_NUMBER: _builtins.int
+    DID_FIELD_NUMBER: _builtins.int
+    NOT_KNOWABLE_FIELD_NUMBER: _builtins.int
+    pseudonym: _builtins.str
+    """Output only. The customer's pseudonym; empty where no agent was ever granted anything of them."""
+    policy_version: _builtins.str
+    """Output only. Version of the policy of then; empty where none was in force."""
+    @_builtins.property
+    def could(self) -> _containers.RepeatedCompositeFieldContainer[Global___PossibleAccess]:
+        """Output only. Who stood to the customer's tickets somehow."""
+
+    @_builtins.property
+    def did(self) -> _containers.RepeatedCompositeFieldContainer[Global___ActualAccess]:
+        """Output only. Whose reads are on record, at any time."""
+
+    @_builtins.property
+    def not_knowable(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Output only. What no record tells."""
+
+    def __init__(
+        self,
+        *,
+        pseudonym: _builtins.str = ...,
+        policy_version: _builtins.str = ...,
+        could: _abc.Iterable[Global___PossibleAccess] | None = ...,
+        did: _abc.Iterable[Global___ActualAccess] | None = ...,
+        not_knowable: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["could", b"could", "did", b"did", "not_knowable", b"not_knowable", "policy_version", b"policy_version", "pseudonym", b"pseudonym"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportAccessResponse: _TypeAlias = ReportAccessResponse  # noqa: Y015
+
+@_typing.final
+class PossibleAccess(_message.Message):
+    """Is one agent on one ticket: what they could have read."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_FIELD_NUMBER: _builtins.int
+    TICKET_ID_FIELD_NUMBER: _builtins.int
+    TICKET_KIND_FIELD_NUMBER: _builtins.int
+    RELATION_FIELD_NUMBER: _builtins.int
+    PROVENANCE_FIELD_NUMBER: _builtins.int
+    OPENED_BY_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    SUSPENDED_FIELD_NUMBER: _builtins.int
+    GROUPS_TIME_FIELD_NUMBER: _builtins.int
+    ROLES_FIELD_NUMBER: _builtins.int
+    ABSENT_FIELD_NUMBER: _builtins.int
+    PRESENT_FIELD_NUMBER: _builtins.int
+    agent: _builtins.str
+    """Output only. The agent as `issuer|subject`."""
+    ticket_id: _builtins.str
+    """Output only. The ticket's own id."""
+    ticket_kind: _builtins.str
+    """Output only. Its kind."""
+    relation: _builtins.str
+    """Output only. How the agent stood to it."""
+    provenance: _builtins.str
+    """Output only. How they had come to it."""
+    opened_by: _builtins.str
+    """Output only. Who had opened it."""
+    suspended: _builtins.bool
+    """Output only. The agent was suspended: nothing could be read, whatever stands here."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Output only. When the relation began."""
+
+    @_builtins.property
+    def groups_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. Time of the last token before, which tells the roles; unset: roles are not known."""
+
+    @_builtins.property
+    def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Output only. Roles."""
+
+    @_builtins.property
+    def absent(self) -> _containers.RepeatedCompositeFieldContainer[Global___OpenField]:
+        """Output only. What was open with the customer absent."""
+
+    @_builtins.property
+    def present(self) -> _containers.RepeatedCompositeFieldContainer[Global___OpenField]:
+        """Output only. What was open with the customer present."""
+
+    def __init__(
+        self,
+        *,
+        agent: _builtins.str = ...,
+        ticket_id: _builtins.str = ...,
+        ticket_kind: _builtins.str = ...,
+        relation: _builtins.str = ...,
+        provenance: _builtins.str = ...,
+        opened_by: _builtins.str = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        suspended: _builtins.bool = ...,
+        groups_time: _timestamp_pb2.Timestamp | None = ...,
+        roles: _abc.Iterable[_builtins.str] | None = ...,
+        absent: _abc.Iterable[Global___OpenField] | None = ...,
+        present: _abc.Iterable[Global___OpenField] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["groups_time", b"groups_time", "since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["absent", b"absent", "agent", b"agent", "groups_time", b"groups_time", "opened_by", b"opened_by", "present", b"present", "provenance", b"provenance", "relation", b"relation", "roles", b"roles", "since", b"since", "suspended", b"suspended", "ticket_id", b"ticket_id", "ticket_kind", b"ticket_kind"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PossibleAccess: _TypeAlias = PossibleAccess  # noqa: Y015
+
+@_typing.final
+class OpenField(_message.Message):
+    """Is one field that a purpose opened."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    FIELD_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
+    purpose: _builtins.str
+    """Output only. The purpose."""
+    field: _builtins.str
+    """Output only. The field."""
+    level: _builtins.str
+    """Output only. `clear` or `masked`."""
+    def __init__(
+        self,
+        *,
+        purpose: _builtins.str = ...,
+        field: _builtins.str = ...,
+        level: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["field", b"field", "level", b"level", "purpose", b"purpose"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpenField: _TypeAlias = OpenField  # noqa: Y015
+
+@_typing.final
+class ActualAccess(_message.Message):
+    """Is one agent's reads of the customer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_FIELD_NUMBER: _builtins.int
+    READS_FIELD_NUMBER: _builtins.int
+    FIRST_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
+    LAST_BEFORE_FIELD_NUMBER: _builtins.int
+    agent: _builtins.str
+    """Output only. The agent as `issuer|subject`."""
+    reads: _builtins.int
+    """Output only. Number of reads."""
+    @_builtins.property
+    def first(self) -> _timestamp_pb2.Timestamp:
+        """Output only. Time of the first."""
+
+    @_builtins.property
+    def last(self) -> _timestamp_pb2.Timestamp:
+        """Output only. Time of the last."""
+
+    @_builtins.property
+    def last_before(self) -> _timestamp_pb2.Timestamp:
+        """Output only. Time of the last up to the time that was asked about; unset where there is none."""
+
+    def __init__(
+        self,
+        *,
+        agent: _builtins.str = ...,
+        reads: _builtins.int = ...,
+        first: _timestamp_pb2.Timestamp | None = ...,
+        last: _timestamp_pb2.Timestamp | None = ...,
+        last_before: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["first", b"first", "last", b"last", "last_before", b"last_before"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "first", b"first", "last", b"last", "last_before", b"last_before", "reads", b"reads"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ActualAccess: _TypeAlias = ActualAccess  # noqa: Y015
+
+@_typing.final
+class ListUnexplainedReadsRequest(_message.Message):
+    """Asks who reads and does nothing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SINCE_FIELD_NUMBER: _builtins.int
+    ALPHA_MILLIONTHS_FIELD_NUMBER: _builtins.int
+    since: _builtins.str
+    """Required. First day, as `2026-09-01`, UTC."""
+    alpha_millionths: _builtins.int
+    """Optional. Chance, in millionths, that any honest agent is ever called: 1 to 500000; 0 means 10000."""
+    def __init__(
+        self,
+        *,
+        since: _builtins.str = ...,
+        alpha_millionths: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha_millionths", b"alpha_millionths", "since", b"since"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListUnexplainedReadsRequest: _TypeAlias = ListUnexplainedReadsRequest  # noqa: Y015
+
+@_typing.final
+class ListUnexplainedReadsResponse(_message.Message):
+    """Answers with every agent's standing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISION_ID_FIELD_NUMBER: _builtins.int
+    DAYS_FIELD_NUMBER: _builtins.int
+    UNJUDGED_FIELD_NUMBER: _builtins.int
+    AGENTS_FIELD_NUMBER: _builtins.int
+    decision_id: _builtins.str
+    """Output only. Id of the ledger event of the question."""
+    unjudged: _builtins.int
+    """Output only. Visits whose ticket nobody could tell any more."""
+    @_builtins.property
+    def days(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Output only. Days that were judged, as `2026-09-01`."""
+
+    @_builtins.property
+    def agents(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReaderStanding]:
+        """Output only. Agents, strongest evidence first."""
+
+    def __init__(
+        self,
+        *,
+        decision_id: _builtins.str = ...,
+        days: _abc.Iterable[_builtins.str] | None = ...,
+        unjudged: _builtins.int = ...,
+        agents: _abc.Iterable[Global___ReaderStanding] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "days", b"days", "decision_id", b"decision_id", "unjudged", b"unjudged"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListUnexplainedReadsResponse: _TypeAlias = ListUnexplainedReadsResponse  # noqa: Y015
+
+@_typing.final
+class ReaderStanding(_message.Message):
+    """Is what all days say of one agent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_FIELD_NUMBER: _builtins.int
+    VISITS_FIELD_NUMBER: _builtins.int
+    UNEXPLAINED_FIELD_NUMBER: _builtins.int
+    EXPECTED_FIELD_NUMBER: _builtins.int
+    LOG_EVIDENCE_FIELD_NUMBER: _builtins.int
+    CALLED_ON_FIELD_NUMBER: _builtins.int
+    RECENT_VISITS_FIELD_NUMBER: _builtins.int
+    agent: _builtins.str
+    """Output only. The agent as `issuer|subject`."""
+    visits: _builtins.int
+    """Output only. Visits: tickets read on a day."""
+    unexplained: _builtins.int
+    """Output only. Those without work."""
+    expected: _builtins.float
+    """Output only. As many as chance gives an agent like the peers."""
+    log_evidence: _builtins.float
+    """Output only. Logarithm of the evidence."""
+    called_on: _builtins.str
+    """Output only. First day on which it sufficed; empty: they are not called."""
+    @_builtins.property
+    def recent_visits(self) -> _containers.RepeatedCompositeFieldContainer[Global___UnexplainedVisit]:
+        """Output only. Newest visits without work of an agent who is called."""
+
+    def __init__(
+        self,
+        *,
+        agent: _builtins.str = ...,
+        visits: _builtins.int = ...,
+        unexplained: _builtins.int = ...,
+        expected: _builtins.float = ...,
+        log_evidence: _builtins.float = ...,
+        called_on: _builtins.str = ...,
+        recent_visits: _abc.Iterable[Global___UnexplainedVisit] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "called_on", b"called_on", "expected", b"expected", "log_evidence", b"log_evidence", "recent_visits", b"recent_visits", "unexplained", b"unexplained", "visits", b"visits"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReaderStanding: _TypeAlias = ReaderStanding  # noqa: Y015
+
+@_typing.final
+class UnexplainedVisit(_message.Message):
+    """Is one visit without work."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    DAY_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
+    READS_FIELD_NUMBER: _builtins.int
+    CUSTOMER_FIELD_NUMBER: _builtins.int
+    TICKET_FIELD_NUMBER: _builtins.int
+    event_id: _builtins.str
+    """Output only. Event of the first read."""
+    day: _builtins.str
+    """Output only. The day, as `2026-09-01`."""
+    queue: _builtins.str
+    """Output only. Queue, purpose and relation."""
+    reads: _builtins.int
+    """Output only. Number of reads."""
+    customer: _builtins.str
+    """Output only. Pseudonym of the customer."""
+    ticket: _builtins.str
+    """Output only. Pseudonym of the ticket."""
+    def __init__(
+        self,
+        *,
+        event_id: _builtins.str = ...,
+        day: _builtins.str = ...,
+        queue: _builtins.str = ...,
+        reads: _builtins.int = ...,
+        customer: _builtins.str = ...,
+        ticket: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer", b"customer", "day", b"day", "event_id", b"event_id", "queue", b"queue", "reads", b"reads", "ticket", b"ticket"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnexplainedVisit: _TypeAlias = UnexplainedVisit  # noqa: Y015

@@ -108,6 +108,16 @@ class AuditServiceStub:
                 request_serializer=broker_dot_v1_dot_audit__service__pb2.AttributeLeakRequest.SerializeToString,
                 response_deserializer=broker_dot_v1_dot_audit__service__pb2.AttributeLeakResponse.FromString,
                 _registered_method=True)
+        self.ReportAccess = channel.unary_unary(
+                '/broker.v1.AuditService/ReportAccess',
+                request_serializer=broker_dot_v1_dot_audit__service__pb2.ReportAccessRequest.SerializeToString,
+                response_deserializer=broker_dot_v1_dot_audit__service__pb2.ReportAccessResponse.FromString,
+                _registered_method=True)
+        self.ListUnexplainedReads = channel.unary_unary(
+                '/broker.v1.AuditService/ListUnexplainedReads',
+                request_serializer=broker_dot_v1_dot_audit__service__pb2.ListUnexplainedReadsRequest.SerializeToString,
+                response_deserializer=broker_dot_v1_dot_audit__service__pb2.ListUnexplainedReadsResponse.FromString,
+                _registered_method=True)
 
 
 class AuditServiceServicer:
@@ -223,6 +233,22 @@ class AuditServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportAccess(self, request, context):
+        """Reports who could have read a customer at a time, by the tickets and the policy of then, beside who did. What is
+        not known is decided both ways. Returns RESOURCE_EXHAUSTED where too many customers were looked up on this day.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListUnexplainedReads(self, request, context):
+        """Lists agents by how much they read without working on the ticket, against peers of the same queue. Who is called
+        is somebody to be asked, not a verdict.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AuditServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -290,6 +316,16 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     servicer.AttributeLeak,
                     request_deserializer=broker_dot_v1_dot_audit__service__pb2.AttributeLeakRequest.FromString,
                     response_serializer=broker_dot_v1_dot_audit__service__pb2.AttributeLeakResponse.SerializeToString,
+            ),
+            'ReportAccess': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportAccess,
+                    request_deserializer=broker_dot_v1_dot_audit__service__pb2.ReportAccessRequest.FromString,
+                    response_serializer=broker_dot_v1_dot_audit__service__pb2.ReportAccessResponse.SerializeToString,
+            ),
+            'ListUnexplainedReads': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListUnexplainedReads,
+                    request_deserializer=broker_dot_v1_dot_audit__service__pb2.ListUnexplainedReadsRequest.FromString,
+                    response_serializer=broker_dot_v1_dot_audit__service__pb2.ListUnexplainedReadsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -652,6 +688,60 @@ class AuditService:
             '/broker.v1.AuditService/AttributeLeak',
             broker_dot_v1_dot_audit__service__pb2.AttributeLeakRequest.SerializeToString,
             broker_dot_v1_dot_audit__service__pb2.AttributeLeakResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportAccess(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.v1.AuditService/ReportAccess',
+            broker_dot_v1_dot_audit__service__pb2.ReportAccessRequest.SerializeToString,
+            broker_dot_v1_dot_audit__service__pb2.ReportAccessResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListUnexplainedReads(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.v1.AuditService/ListUnexplainedReads',
+            broker_dot_v1_dot_audit__service__pb2.ListUnexplainedReadsRequest.SerializeToString,
+            broker_dot_v1_dot_audit__service__pb2.ListUnexplainedReadsResponse.FromString,
             options,
             channel_credentials,
             insecure,

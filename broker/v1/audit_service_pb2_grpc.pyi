@@ -84,6 +84,14 @@ class AuditServiceStub:
     verdict. Identifiers are compared inside the records database and are in no event, answer or error. Returns
     RESOURCE_EXHAUSTED where too many were asked for on this day.
     """
+    ReportAccess: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.ReportAccessRequest, _audit_service_pb2.ReportAccessResponse]
+    """Reports who could have read a customer at a time, by the tickets and the policy of then, beside who did. What is
+    not known is decided both ways. Returns RESOURCE_EXHAUSTED where too many customers were looked up on this day.
+    """
+    ListUnexplainedReads: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.ListUnexplainedReadsRequest, _audit_service_pb2.ListUnexplainedReadsResponse]
+    """Lists agents by how much they read without working on the ticket, against peers of the same queue. Who is called
+    is somebody to be asked, not a verdict.
+    """
 
 @_typing.type_check_only
 class AuditServiceAsyncStub(AuditServiceStub):
@@ -140,6 +148,14 @@ class AuditServiceAsyncStub(AuditServiceStub):
     """Ranks agents, tools and pairs of agents by how far their reads explain complaints beyond chance: evidence, not a
     verdict. Identifiers are compared inside the records database and are in no event, answer or error. Returns
     RESOURCE_EXHAUSTED where too many were asked for on this day.
+    """
+    ReportAccess: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.ReportAccessRequest, _audit_service_pb2.ReportAccessResponse]  # type: ignore[assignment]
+    """Reports who could have read a customer at a time, by the tickets and the policy of then, beside who did. What is
+    not known is decided both ways. Returns RESOURCE_EXHAUSTED where too many customers were looked up on this day.
+    """
+    ListUnexplainedReads: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.ListUnexplainedReadsRequest, _audit_service_pb2.ListUnexplainedReadsResponse]  # type: ignore[assignment]
+    """Lists agents by how much they read without working on the ticket, against peers of the same queue. Who is called
+    is somebody to be asked, not a verdict.
     """
 
 class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -272,6 +288,26 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         """Ranks agents, tools and pairs of agents by how far their reads explain complaints beyond chance: evidence, not a
         verdict. Identifiers are compared inside the records database and are in no event, answer or error. Returns
         RESOURCE_EXHAUSTED where too many were asked for on this day.
+        """
+
+    @_abc_1.abstractmethod
+    def ReportAccess(
+        self,
+        request: _audit_service_pb2.ReportAccessRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_service_pb2.ReportAccessResponse, _abc.Awaitable[_audit_service_pb2.ReportAccessResponse]]:
+        """Reports who could have read a customer at a time, by the tickets and the policy of then, beside who did. What is
+        not known is decided both ways. Returns RESOURCE_EXHAUSTED where too many customers were looked up on this day.
+        """
+
+    @_abc_1.abstractmethod
+    def ListUnexplainedReads(
+        self,
+        request: _audit_service_pb2.ListUnexplainedReadsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_service_pb2.ListUnexplainedReadsResponse, _abc.Awaitable[_audit_service_pb2.ListUnexplainedReadsResponse]]:
+        """Lists agents by how much they read without working on the ticket, against peers of the same queue. Who is called
+        is somebody to be asked, not a verdict.
         """
 
 def add_AuditServiceServicer_to_server(servicer: AuditServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

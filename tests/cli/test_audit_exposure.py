@@ -145,6 +145,13 @@ def test_over_the_port_it_says_the_same(broker, name, company, tmp_path):
     assert here == there
     assert len(here["not_used"]) == 2
 
+    asked = ("audit", "access", "--customer-id", "5", "--at", "2026-11-01T08:00", "--json")
+    assert broker(*asked, *person).data == broker(*asked).data
+    for answer in (here := broker("audit", "unexplained", "--json").data,
+                   there := broker("audit", "unexplained", "--json", *person).data):  # fmt: skip
+        del answer["event_id"]
+    assert here == there
+
 
 def test_people_are_resolved_and_erased_by_who_may(broker, name, company, tmp_path):
     """A responder resolves, a privacy officer erases, nobody else; afterwards the pseudonym is nobody's."""

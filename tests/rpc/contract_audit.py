@@ -201,7 +201,35 @@ def _exposures() -> Mapping[str, tuple[str, Message]]:
     return wrong
 
 
+def _accesses() -> Mapping[str, tuple[str, Message]]:
+    noon = Timestamp(seconds=1_700_000_000)
+    kind = audit.ReportAccessRequest
+    wrong: dict[str, tuple[str, Message]] = {
+        f"key {n}": ("customer_id", kind(customer_id=text, time=noon)) for n, text in enumerate(TEXTS)
+    }
+    wrong["no time"] = ("time", kind(customer_id="5"))
+    for name, stamp in TIMES.items():
+        wrong[f"time {name}"] = ("time", kind(customer_id="5", time=stamp))
+    return wrong
+
+
+def _standings() -> Mapping[str, tuple[str, Message]]:
+    kind = audit.ListUnexplainedReadsRequest
+    days = ("", "2026", "2026-13-01", "2026-02-30", "20260901", "2026-W05-1", "2026-09-01 ", "1999-01-01")
+    wrong: dict[str, tuple[str, Message]] = {f"day {text!r}": ("since", kind(since=text)) for text in days}
+    for n in (-1, 500_001, 2**31 - 1):
+        wrong[f"chance {n}"] = ("alpha_millionths", kind(since="2026-09-01", alpha_millionths=n))
+    return wrong
+
+
 CONTRACT: dict[str, Rpc] = {
+    "AuditService/ReportAccess": personal(
+        _constant(audit.ReportAccessRequest(customer_id="none such", time=Timestamp(seconds=1_700_000_000))),
+        _accesses(),
+    ),
+    "AuditService/ListUnexplainedReads": personal(
+        _constant(audit.ListUnexplainedReadsRequest(since="2026-09-01")), _standings()
+    ),
     "AuditService/AttributeLeak": personal(
         _constant(audit.AttributeLeakRequest(complaints=b"identifier,contact_time\n")),
         {

@@ -1,17 +1,20 @@
 """The auditors' reports over the port: what their cores say, on record under the person's name."""
 
 import uuid
-from datetime import UTC, datetime
+from dataclasses import asdict
+from datetime import UTC, date, datetime
 
 import asyncpg
 import pytest
 import pytest_asyncio
 
+from broker.audit.access_at import access_at
 from broker.audit.complaints import read_complaints
 from broker.audit.exposed import Totals
 from broker.audit.exposure import Selection, classes_for, exposed
 from broker.audit.leak import attribute_leak, known_fields
 from broker.audit.record import Auditor
+from broker.audit.unexplained import unexplained_reads
 from broker.client import AgentName, DeniedError, EventQuery, ExposureQuery
 from broker.dev.layout import ADMIN_ISSUER, AGENT_ISSUER, CONSOLE_IDENTITY
 from broker.ledger import EventIds
@@ -111,6 +114,73 @@ async def test_leak(company, pool):
     assert "nobody@example.org" not in log
 
 
+async def test_access(company, pool):
+    """Who could and who did are the core's; the event names the person, and the pseudonym alone."""
+    await _read(company)
+    now = datetime.now(UTC)
+    async with company.world.audit() as auditor:
+        found = await auditor.access("5", now)
+        asked = await _asked(auditor)
+    async with asyncpg.create_pool(
+        company.world.records_dsn("broker_auditor"), min_size=0, max_size=1
+    ) as records:
+        core = await access_at(pool, records, EventIds(), Auditor("test"), "5", now)
+
+    assert [asdict(one) for one in found.could] == [asdict(one) for one in core.could]
+    assert [asdict(one) for one in found.did] == [asdict(one) for one in core.did]
+    assert (found.pseudonym, found.policy_version) == (core.pseudonym, core.policy_version)
+    assert found.not_knowable == core.not_knowable
+    assert ALICE in {one.agent for one in found.could} & {one.agent for one in found.did}
+    assert asked.agent == f"{ADMIN_ISSUER}|audrey"
+    assert asked.detail == {"query": "access of", "customer": found.pseudonym, "at": now.isoformat()}
+
+
+async def test_unexplained_reads(company, pool):
+    """Standings are the core's, agents who are called with their visits; the event names the person."""
+    await _read(company)
+    await known_fields(pool)  # brings alice's name into the index
+    owner = await asyncpg.connect(company.world.dsn())
+    since = date(2026, 1, 1)
+    await owner.execute(
+        "INSERT INTO broker.disclosure_name (kind, name)"
+        " SELECT 'agent', 'i|busy-' || i FROM generate_series(1, 9) AS i ON CONFLICT DO NOTHING"
+    )
+    await owner.execute(
+        "INSERT INTO broker.visit_tally"
+        " SELECT $1::date + d, name_id, 'general', 20, CASE WHEN name = $2 THEN 18 ELSE 1 END, 0"
+        " FROM broker.disclosure_name, generate_series(0, 9) AS d"
+        " WHERE kind = 'agent' AND (name = $2 OR name LIKE 'i|busy-%')",
+        since, ALICE,
+    )  # fmt: skip
+    await owner.execute(
+        "INSERT INTO broker.unexplained_visit"
+        " SELECT $1, $2, name_id, 'general', 3, 'c', 't' FROM broker.disclosure_name"
+        " WHERE kind = 'agent' AND name = $3",
+        uuid.uuid4(), since, ALICE,
+    )  # fmt: skip
+    async with company.world.audit() as auditor:
+        found = await auditor.unexplained(since, alpha=0.02)
+        asked = await auditor.event(found.decision_id)
+    core = await unexplained_reads(pool, since, by=Auditor("test"), ids=EventIds(), alpha=0.02)
+    await owner.execute("DELETE FROM broker.visit_tally WHERE day < $1", date(2026, 2, 1))
+    await owner.execute("DELETE FROM broker.unexplained_visit WHERE day = $1", since)
+    await owner.close()
+
+    assert found.days == core.days
+    assert found.unjudged == core.unjudged
+    assert [(one.agent, one.visits, one.log_evidence, one.called_on) for one in found.agents] == [
+        (one.agent, one.visits, one.evidence, one.called_on) for one in core.standings
+    ]
+    [called] = [one for one in found.agents if one.called_on]
+    assert called.agent == ALICE
+    assert [(v.event_id, v.reads) for v in called.recent_visits] == [
+        (str(v.event_id), v.reads) for v in core.visits[ALICE]
+    ]
+    assert len(called.recent_visits) == 1
+    assert asked.agent == f"{ADMIN_ISSUER}|audrey"
+    assert asked.detail == {"query": "unexplained", "since": "2026-01-01", "alpha": 0.02}
+
+
 async def test_reports_are_for_auditors(company):
     """A person without the role is refused, whatever they ask."""
     async with company.world.audit("anna") as anna:
@@ -118,3 +188,7 @@ async def test_reports_are_for_auditors(company):
             [part async for part in anna.exposure(ExposureQuery(tool="x"))]
         with pytest.raises(DeniedError):
             await anna.attribute_leak(b"identifier,contact_time\n")
+        with pytest.raises(DeniedError):
+            await anna.access("5", datetime.now(UTC))
+        with pytest.raises(DeniedError):
+            await anna.unexplained(date(2026, 9, 1))

@@ -12,6 +12,7 @@ import typer
 from broker.cli.audit.exposure import CustomerId
 from broker.cli.audit.options import Json, who
 from broker.cli.output import print_json, print_line, print_table, progress
+from broker.cli.persons import Administrator, run
 from broker.cli.times import moment
 from broker.errors import StartupError
 from broker.settings import Settings, read_settings
@@ -25,6 +26,7 @@ ACCESS_SECONDS = 60.0
 
 
 def access(
+    administrator: Administrator | None,
     customer_id: CustomerId,
     at: Annotated[
         str,
@@ -36,22 +38,38 @@ def access(
 
     By the tickets, assignments and policy of then; roles are those of the agent's last token before. Whether
     the customer was present is not known, so both are told. The key is put nowhere: the ledger names the
-    pseudonym. Runs as broker_auditor (BROKER_AUDITOR_DSN, BROKER_AUDITOR_RECORDS_DSN).
+    pseudonym. Asks the broker for whom a token or --as is given; else runs as broker_auditor
+    (BROKER_AUDITOR_DSN, BROKER_AUDITOR_RECORDS_DSN).
 
     \b
     Example:
-      broker audit access --customer-id 5 --at 2026-11-01T08:00
+      broker audit access --customer-id 5 --at 2026-11-01T08:00 --as audrey
     """
-    settings = read_settings("auditor_dsn")
     if not customer_id:
         raise StartupError("say whom it is about: --customer-id")
     time = moment(at, "--at", datetime.now(UTC))
-    with progress("Looking who stood where"):
-        answer = asyncio.run(_run(settings, customer_id, time))
+    if administrator is not None:
+        answer = _over_port(administrator, customer_id, time)
+    else:
+        settings = read_settings("auditor_dsn")
+        with progress("Looking who stood where"):
+            answer = asyncio.run(_run(settings, customer_id, time))
     if as_json:
         print_json(asdict(answer) | {"could": [asdict(one) | {"could": one.could} for one in answer.could]})
     else:
         _print(answer)
+
+
+def _over_port(administrator: Administrator, customer: str, time: datetime) -> AccessAt:
+    """Asks the broker; gives the same as is made from the databases."""
+    from broker.audit.access_at import AccessAt, Could, Did
+    from broker.client import AuditClient
+
+    found = run(administrator, AuditClient, lambda client: client.access(customer, time))
+    return AccessAt(
+        time, found.pseudonym, found.policy_version, tuple(Could(**asdict(one)) for one in found.could),
+        tuple(Did(**asdict(one)) for one in found.did), found.not_knowable,
+    )  # fmt: skip
 
 
 async def _run(settings: Settings, customer: str, time: datetime) -> AccessAt:

@@ -6,10 +6,12 @@ import asyncio
 import getpass
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
 
 import typer
 
 from broker.cli.output import Progress, print_json, print_line, print_table, progress, say
+from broker.cli.persons import Administrator, run
 from broker.errors import StartupError
 from broker.settings import read_settings
 
@@ -21,6 +23,7 @@ MOST_ROWS = 20
 
 
 def unexplained(
+    administrator: Administrator | None,
     since: Annotated[
         str, typer.Option("--since", help="First day, as 2026-09-01; by default 90 days ago.")
     ] = "",
@@ -33,20 +36,23 @@ def unexplained(
 
     A visit (an agent, a ticket, a day) is unexplained where that agent did nothing on that ticket until a
     day after. An agent is called when chance would ever make anybody honest look so with --alpha at most,
-    however often you ask. It is a reason to ask them, not a verdict. Runs as broker_auditor
-    (BROKER_AUDITOR_DSN); the question is an event of the ledger.
+    however often you ask. It is a reason to ask them, not a verdict. Asks the broker for whom a token or --as
+    is given; else runs as broker_auditor (BROKER_AUDITOR_DSN). The question is an event of the ledger.
 
     \b
     Example:
-      broker audit unexplained --since 2026-09-01
+      broker audit unexplained --since 2026-09-01 --as audrey
     """
-    settings = read_settings("auditor_dsn")
     try:
         first = date.fromisoformat(since) if since else datetime.now(UTC).date() - timedelta(days=USUAL_DAYS)
     except ValueError:
         raise StartupError("--since takes a day, as 2026-09-01") from None
-    with progress("Judging visits") as told:
-        report = asyncio.run(_ask(settings.auditor_dsn, first, alpha, told))
+    if administrator is not None:
+        report = _over_port(administrator, first, alpha)
+    else:
+        settings = read_settings("auditor_dsn")
+        with progress("Judging visits") as told:
+            report = asyncio.run(_ask(settings.auditor_dsn, first, alpha, told))
     if as_json:
         print_json({
             "event_id": report.event_id,
@@ -68,6 +74,26 @@ def unexplained(
         })  # fmt: skip
     else:
         _print(report)
+
+
+def _over_port(administrator: Administrator, since: date, alpha: float) -> UnexplainedReport:
+    """Asks the broker; gives the same as is made from the database."""
+    from broker.audit.unexplained import Standing, UnexplainedReport, Visit
+    from broker.client import AuditClient
+
+    found = run(administrator, AuditClient, lambda client: client.unexplained(since, alpha=alpha))
+    visits = {
+        one.agent: tuple(
+            Visit(UUID(v.event_id), v.day, v.queue, v.reads, v.customer, v.ticket) for v in one.recent_visits
+        )
+        for one in found.agents
+        if one.called_on
+    }
+    standings = tuple(
+        Standing(one.agent, one.visits, one.unexplained, one.expected, one.log_evidence, one.called_on)
+        for one in found.agents
+    )
+    return UnexplainedReport(UUID(found.decision_id), standings, visits, found.days, found.unjudged)
 
 
 async def _ask(dsn: str, since: date, alpha: float, told: Progress) -> UnexplainedReport:
