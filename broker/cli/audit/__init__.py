@@ -22,7 +22,17 @@ from broker.cli.audit.verify import verify
 from broker.cli.persons import personal
 
 app = typer.Typer(
-    help="Verify and prove the record, and answer auditors' questions.",
+    help="Ask the record who saw whose data, prove that nobody changed it, find who leaked.\n\n"
+    "The ledger holds every grant, read and refusal. Agents are named in it, customers and tickets are\n"
+    "pseudonyms. Most verbs ask the broker as a person: --token-file or --token-command, or --as audrey\n"
+    "in the sample company. Every question is on the ledger itself.\n\n"
+    "\b\n"
+    "Whose data did this agent read?      broker audit events --agent AGENT --kind read --since 30d\n"
+    "What happened on this ticket?        broker audit trace TICKET\n"
+    "Is the record what it was?           broker audit verify\n"
+    "Customers complain: who leaked?      broker audit attribute complaints.csv\n"
+    "Whom must we notify, of what?        broker audit exposure --agent AGENT --since 30d\n"
+    "Everything into our SIEM             broker audit stream --format ocsf --append FILE --follow",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
