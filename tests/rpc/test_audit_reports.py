@@ -105,7 +105,7 @@ async def test_leak(company, pool):
     assert found.candidates
     assert found.not_used == tuple((u.line, u.why) for u in core.unused)
     assert asked.agent == learnt.agent == f"{ADMIN_ISSUER}|audrey"
-    assert asked.detail["identifiers"] == 2
+    assert (asked.detail["identifiers"], asked.detail["conditioned"]) == (2, True)
     assert learnt.detail["answers"] == found.decision_id
     assert await company.count(f"leaf LIKE '%{email}%' OR leaf LIKE '%nobody@example.org%'") == 0
     log = company.world.layout.serve_log.read_text()
