@@ -128,11 +128,14 @@ def _show(world: World, folder: Path) -> None:
     broker = _ourselves()
     where = "" if folder == USUAL_FOLDER else f" --dir {folder}"
     ports = world.layout.ports()
-    print_line(f"The sample company runs; everything is kept in {folder}.")
+    print_line(f"The sample company runs; it is kept in {folder}.")
     print_line(f"  tools' port      {world.access_target}")
     print_line(f"  admins' port     {world.admin_target}")
     print_line(f"  keys, metrics    http://127.0.0.1:{ports['http']}/jwks.json /metrics /readyz")
     print_line(f"  log              {world.serve.log}")
+    database = world.layout.postgres_folder()
+    if not database.is_relative_to(world.folder):  # its system user must be able to get there
+        print_line(f"  database's data  {database}")
     print_line("\nIn another terminal:")
     for line in (
         f"{broker} access read T-1001 --agent alice --fields customer.name,customer.email{where}",
