@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from broker.policy import Policy
 from broker.policy.bundle import Bundle
 from broker.policy.findings import Findings, TooManyFindingsError
-from broker.policy.suite import Case, SuiteReport, Suites, incident_suite, read_suites, run
+from broker.policy.suite import AdminCase, Case, SuiteReport, Suites, incident_suite, read_suites, run
 
 OUTDATED = "a test of the version in force does not pass: {}"
 DROPPED = "a test of the version in force is gone or changed, though it passes: {}"
@@ -47,9 +47,9 @@ def stand(policy: Policy, candidate: Bundle, active: Bundle | None) -> Standing:
     if active is not None and active.tests_digest != candidate.tests_digest:
         theirs, held, unreadable = _run(policy, active.tests)
         outdated = [OUTDATED.format(text) for text in (*unreadable, *(f.text for f in theirs.failures))]
-        kept = {_meaning(case) for case in suites.cases}
+        kept = {_meaning(case) for case in _all(suites)}
         failed = {failure.name for failure in theirs.failures}
-        gone = [case for case in held.cases if case.name not in failed and _meaning(case) not in kept]
+        gone = [case for case in _all(held) if case.name not in failed and _meaning(case) not in kept]
         dropped = [DROPPED.format(case.name) for case in gone]
     passed = len(incident.passed) + len(own.passed)
     return Standing(tuple(failures), tuple(outdated), tuple(dropped), passed, own.unreached)
@@ -66,6 +66,12 @@ def _run(policy: Policy, tests: Mapping[str, str]) -> tuple[SuiteReport, Suites,
     return run(policy, suites), suites, [finding.text for finding in findings]
 
 
-def _meaning(case: Case) -> tuple[object, ...]:
+def _all(suites: Suites) -> list[Case | AdminCase]:
+    return [*suites.cases, *suites.administrators]
+
+
+def _meaning(case: Case | AdminCase) -> tuple[object, ...]:
     """Gives what a test says, without its name and place."""
+    if isinstance(case, AdminCase):
+        return case.groups, case.identity, case.allowed, case.refused, case.nothing_else
     return frozenset(case.roles), case.groups, case.conditions, frozenset(case.expected.items())

@@ -115,6 +115,26 @@ def test_tests_that_pass_are_not_dropped_alone(tests):
     assert (moved.refusals, moved.widens) == ((), False)
 
 
+def test_a_test_of_administrators_is_kept_as_well():
+    """Who may approve is tested like who may see: losing a test that holds widens, a false one refuses."""
+    text = """\
+version: 1
+administrators:
+  Approvers approve:
+    groups: [approvers]
+    allowed: PolicyService/Approve
+    refused: PolicyService/Propose
+...
+"""
+    kept = examine(asked(tests={"tests/b.yaml": text}, active_tests={"tests/a.yaml": text}))
+    gone = examine(asked(active_tests={"tests/a.yaml": text}, replaces_tests=True))
+    false = examine(asked(tests={"tests/a.yaml": text.replace("[approvers]", "[security-admins]")}))
+
+    assert (kept.refusals, kept.widens) == ((), False)
+    assert any("though it passes" in said for said in gone.widening), gone
+    assert any("may not call PolicyService/Approve" in said for said in false.refusals), false
+
+
 def test_incident_tests_hold():
     """Whatever tests a proposal brings, the incident's schemes stay shut."""
     opened = governed("p, any, any, any, any, any, self, any, contact, any, deny\n", "").texts["policy.csv"]

@@ -3,6 +3,7 @@
     cases.py       a test: roles, facts, expected levels          reader.py     policies/tests/*.yaml
     folder.py      the files of a folder, bounded                 incident.py   the tests nobody can take away
     runner.py      a policy against tests, and rule coverage      sentences.py  failures as sentences
+    administrators.py   the tests of admin.csv
 
 Invariants:
 - `every` and `any` mean all there are: the runner folds situations that no rule tells apart and looks at
@@ -11,6 +12,7 @@ Invariants:
 - the incident tests are made here from the catalog and run on every version, whatever the folder holds.
 """
 
+from broker.policy.suite.administrators import AdminCase
 from broker.policy.suite.cases import Case, Suites
 from broker.policy.suite.folder import read_test_files
 from broker.policy.suite.incident import incident_suite
@@ -18,6 +20,7 @@ from broker.policy.suite.reader import read_suites
 from broker.policy.suite.runner import Failure, SuiteReport, run
 
 __all__ = [
+    "AdminCase",
     "Case",
     "Failure",
     "SuiteReport",

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from broker.policy.suite.administrators import AdminCase
+
 
 class Expected(StrEnum):
     """What a field must come out as."""
@@ -34,7 +36,8 @@ class Suites:
     """Tests in the order of files and lines."""
 
     cases: tuple[Case, ...]
+    administrators: tuple[AdminCase, ...] = ()
 
     def __add__(self, other: Suites) -> Suites:
         """Gives both."""
-        return Suites(self.cases + other.cases)
+        return Suites(self.cases + other.cases, self.administrators + other.administrators)

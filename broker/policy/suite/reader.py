@@ -27,6 +27,7 @@ from broker.policy.findings import Findings, nearest, quoted
 from broker.policy.lines import ANY
 from broker.policy.rules import CONDITIONS, GROUP_PREFIX
 from broker.policy.strict_yaml import Value, read_yaml
+from broker.policy.suite.administrators import AdminCase, read_admin_case
 from broker.policy.suite.cases import Case, Expected, Suites
 
 VERSION = 1
@@ -61,11 +62,14 @@ def read_suites(texts: Mapping[str, str], catalog: Catalog, findings: Findings) 
     """
     before = len(findings)
     cases: list[Case] = []
+    administrators: list[AdminCase] = []
     for file in sorted(texts):
         document = read_yaml(file, texts[file], findings)
         if document is None:
             continue
-        top = document.keys(("version", "tests"))
+        top = document.keys(("version",), ("tests", "administrators"))
+        if "tests" not in top and "administrators" not in top:
+            document.refuse("missing-key", "the key 'tests' or 'administrators' is missing")
         if "version" in top:
             top["version"].number(VERSION, VERSION)
         for name, key, value in top["tests"].items() if "tests" in top else ():
@@ -73,7 +77,9 @@ def read_suites(texts: Mapping[str, str], catalog: Catalog, findings: Findings) 
             if len(cases) > MAX_CASES:
                 findings.add(file, key.line, "too-many", f"more than {MAX_CASES} tests")
                 return None
-    return Suites(tuple(cases)) if len(findings) == before else None
+        for name, key, value in top["administrators"].items() if "administrators" in top else ():
+            administrators.append(read_admin_case(file, name, key.line, value))
+    return Suites(tuple(cases), tuple(administrators)) if len(findings) == before else None
 
 
 def fields_of(catalog: Catalog, classes: Iterable[str]) -> list[str]:

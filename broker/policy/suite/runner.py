@@ -20,6 +20,7 @@ from broker.model import Facts, Level, OpenedBy, Presence, Provenance, Relation
 from broker.policy.decision import Policy
 from broker.policy.findings import nearest, quoted
 from broker.policy.rules import CONDITIONS
+from broker.policy.suite.administrators import run_admin_case
 from broker.policy.suite.cases import Case, Expected, Suites
 from broker.policy.suite.sentences import failure_sentence
 from broker.policy.table import LEVELS, OTHER
@@ -105,6 +106,11 @@ def run(policy: Policy, suites: Suites) -> SuiteReport:
         failures += [Failure(case.file, case.line, case.name, sentence) for sentence in sentences]
         if not sentences:
             passed.append(case.name)
+    for asked in suites.administrators:
+        sentences = run_admin_case(policy.admin, asked)
+        failures += [Failure(asked.file, asked.line, asked.name, sentence) for sentence in sentences]
+        if not sentences:
+            passed.append(asked.name)
     coverage = {rule.place: runner.reached[i] for i, rule in enumerate(policy.book.rules)}
     return SuiteReport(tuple(failures), tuple(passed), MappingProxyType(coverage), runner.situations)
 
