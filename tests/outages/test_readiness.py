@@ -43,6 +43,7 @@ async def test_the_guard_is_looked_at_again_at_once(monkeypatch, caplog):
         await access._watch(
             port,
             AsyncMock(alert=""),
+            AsyncMock(),
             records,
             ledger,
             tickets,
