@@ -40,6 +40,7 @@ UNREACHABLE: tuple[type[BaseException], ...] = (
     asyncpg.InternalClientError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
+    asyncpg.ObjectNotInPrerequisiteStateError,  # closed to connections
     asyncpg.LockNotAvailableError,
     asyncpg.PostgresSystemError,
 )
