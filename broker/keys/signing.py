@@ -91,6 +91,7 @@ class SigningKeys:
         self._keys: tuple[KeyInfo, ...] = ()
         self._signers: dict[str, Signer] = {}
         now = clock()
+        self._look_time = now + LOOK_INTERVAL
         self._read(now)
         self._settle(now)
 
@@ -160,6 +161,7 @@ class SigningKeys:
             self._settle(now)
 
     def _look(self, now: float) -> None:
+        self._look_time = now + LOOK_INTERVAL
         try:
             stamp = self._folder.stamp()
             if stamp != self._stamp:
@@ -186,7 +188,6 @@ class SigningKeys:
         """Computes what is in force at `now`, and until when that holds."""
         times = [t for key in self._keys for t in (key.sign_time, key.gone_time) if t is not None and t > now]
         self._settled = now
-        self._look_time = now + LOOK_INTERVAL
         self._next_change = min(times, default=math.inf)
         self._infos = with_states(self._keys, now)
         living = [key for key in self._infos if key.state is not KeyState.GONE]
