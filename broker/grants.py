@@ -171,7 +171,9 @@ class GrantTokens:
         known = self._verified.get(token)
         if known is not None:
             return known
-        verified = jose.read(token, keys=self._keys.verifying(), algorithms=(ALGORITHM,), types=(TYP,))
+        unverified = jose.peek(token)
+        keys = self._keys.verifying(unverified.kid)
+        verified = unverified.verify(keys=keys, algorithms=(ALGORITHM,), types=(TYP,))
         claims = self._parse(verified.claims)
         self._verified.put(token, verified.key, claims)
         return claims

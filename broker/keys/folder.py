@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import math
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -113,6 +114,7 @@ class KeyFolder:
         Raises:
             StartupError: the last rotation is still under way, or `immediately` without need.
         """
+        signs_at = math.ceil(now + self._lead)  # the manifest holds whole seconds; never less than the lead
         now = int(now)
         with locked(self.folder):
             keys = self.list(now)
@@ -125,7 +127,7 @@ class KeyFolder:
                 raise StartupError("there is no key yet: make the first one with --now")
             if any(key.state is KeyState.PUBLISHED for key in living):
                 raise StartupError("a published key waits to sign; rotate again when it does")
-            sign_time = now if immediately else now + self._lead
+            sign_time = now if immediately else signs_at
             fresh = self._generate(now, sign_time)
             gone_time = sign_time + self._overlap
             kept = [replace(k, gone_time=k.gone_time or gone_time) for k in keys]

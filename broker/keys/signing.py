@@ -95,14 +95,19 @@ class SigningKeys:
         self._read(now)
         self._settle(now)
 
-    def verifying(self) -> jose.KeySet:
-        """Gives the public keys of all that live, those that do not sign yet among them."""
-        self._follow()
+    def verifying(self, kid: str = "") -> jose.KeySet:
+        """Gives the public keys of all that live, those that do not sign yet among them.
+
+        Args:
+            kid: the key that is looked for. One that is not among them is worth a look at the manifest
+                out of turn: after an emergency a key signs in another process before our next look.
+        """
+        self._follow(kid)
         return self._living
 
-    def known(self) -> jose.KeySet:
-        """Gives every public key that ever was; for old receipts, never for tokens."""
-        self._follow()
+    def known(self, kid: str = "") -> jose.KeySet:
+        """Gives every public key that ever was; for old receipts and seals, never for tokens."""
+        self._follow(kid)
         return self._known
 
     def jwks(self) -> str:
@@ -127,7 +132,7 @@ class SigningKeys:
 
     def verify_bytes(self, kid: str, label: str, data: bytes, signature: bytes) -> bool:
         """Says whether a key of ours, living or gone, signed these bytes for this purpose."""
-        key = self.known().get(kid)
+        key = self.known(kid).get(kid)
         if key is None or len(signature) != 2 * _COORDINATE_BYTES:
             return False
         r = int.from_bytes(signature[:_COORDINATE_BYTES], "big")
@@ -151,10 +156,10 @@ class SigningKeys:
             raise InternalError(cause="no key signs")
         return self._active
 
-    def _follow(self) -> None:
-        """Looks at the manifest once a second, and moves keys on when their time comes."""
+    def _follow(self, kid: str = "") -> None:
+        """Looks at the manifest once a second and for an unknown key, and moves keys on when due."""
         now = self._clock()
-        if now < self._settled or now >= self._look_time:
+        if now < self._settled or now >= self._look_time or (kid and self._known.get(kid) is None):
             self._look(now)
             self._settle(now)
         elif now >= self._next_change:

@@ -51,8 +51,8 @@ class Seal:
 class Seals:
     """Checks seals with the keys that this broker ever had."""
 
-    def __init__(self, keys: Callable[[], jose.KeySet], issuer: str) -> None:
-        """Takes the public keys, those that are gone among them, and the broker's `issuer`."""
+    def __init__(self, keys: Callable[[str], jose.KeySet], issuer: str) -> None:
+        """Takes what gives the public keys, those that are gone among them, and the broker's `issuer`."""
         self._keys = keys
         self._issuer = issuer
 
@@ -88,7 +88,9 @@ class Seals:
     ) -> None:
         if not signature:
             raise TokenInvalidError(cause="it is not signed")
-        claims = jose.read(signature, keys=self._keys(), algorithms=(ALGORITHM,), types=(TYPE,)).claims
+        unverified = jose.peek(signature)
+        keys = self._keys(unverified.kid)
+        claims = unverified.verify(keys=keys, algorithms=(ALGORITHM,), types=(TYPE,)).claims
         claims.check_exactly(_NAMES, optional=_OPTIONAL)
         claims.check_issuer(self._issuer)
         if (claims.integer("version"), claims.text("digest"), claims.text("tests")) != row:

@@ -96,6 +96,13 @@ class TestRotation:
 
         assert verifies(other, keys.sign({"typ": "t"}, {"n": 1}))
 
+    def test_a_key_is_published_for_its_whole_lead(self, tmp_path):
+        """Fractions of a second are rounded in favour of those who have yet to look."""
+        folder = KeyFolder(tmp_path / "keys", publish_lead=1.5)
+        folder.rotate(NOW, immediately=True)
+
+        assert folder.rotate(NOW + 0.9).sign_time >= NOW + 0.9 + 1.5
+
     def test_first_key_needs_the_word(self, tmp_path):
         """The first key signs at once, and only the first may."""
         folder = KeyFolder(tmp_path / "keys")
@@ -169,6 +176,19 @@ class TestRevocation:
 
         assert not verifies(keys, stolen)
         assert jose.peek(keys.sign({"typ": "t"}, {"n": 2})).kid == heir.kid
+
+    @pytest.mark.attack("R8")
+    def test_another_process_knows_the_heir_at_once(self, folder, clock):
+        """What the heir signs is accepted by a process whose next look at the keys is yet to come."""
+        keys, other = SigningKeys(folder, clock), SigningKeys(folder, clock)
+        stolen = keys.sign({"typ": "t"}, {"n": 1})
+        heir = folder.revoke(jose.peek(stolen).kid, clock.now)
+        token = SigningKeys(folder, clock).sign({"typ": "t"}, {"n": 2})
+
+        assert jose.peek(token).kid == heir.kid
+        assert other.verifying().get(heir.kid) is None, "control: it has not looked yet"
+        assert other.verifying(heir.kid).get(heir.kid) is not None
+        assert keys.known(heir.kid).get(heir.kid) is not None
 
     def test_the_published_key_takes_over(self, folder):
         """A key that waits to sign need not wait when the active one is stolen."""

@@ -75,7 +75,7 @@ class TestKeys:
     async def test_r8_a_rotation_refuses_no_valid_grant(self, world, second):
         """Keys rotate while grants are made on one broker and read on the other: none is refused."""
         ticket = await open_ticket(world, "marta")
-        folder = KeyFolder(world.layout.keys, publish_lead=5.0)  # a look is a second away
+        folder = KeyFolder(world.layout.keys, publish_lead=1.5)  # a look is at most a second away
         signed: set[str] = set()
         async with world.client("marta") as one, second.client("marta") as two:
             fresh = folder.rotate(time.time())
