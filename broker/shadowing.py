@@ -1,13 +1,14 @@
 """Shadow mode: a draft decides beside the active policy on live traffic, without effect.
 
 In a worker: `access` shows its decisions to a `Tally`; this room's task drains it, decides each once under
-the draft and adds the differences to the database. For administrators: start, stop, look.
+the draft and adds the differences to the database. For administrators: start, stop, look (`Shadows`).
 
 Invariants:
 - nothing flows from here to a request: the task reads a tally that requests write, and that is all;
 - whatever fails here (draft, database, a defect) is logged and shown as trouble; requests never wait for it;
 - memory, rows and the time taken at a stretch are bounded;
-- starting and stopping are acts on the ledger, in one transaction with what they change.
+- starting and stopping are acts of a person on the ledger, in one transaction with what they change;
+- what workers are given to compile has been compiled before, where it could harm nobody.
 """
 
 from __future__ import annotations
@@ -17,18 +18,20 @@ import contextlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import Any, NamedTuple, Self
+from uuid import UUID
 
 import asyncpg
 
 from broker.database import connection, open_pool, queries, transaction
-from broker.errors import BrokerError, PolicyInvalidError
+from broker.errors import BrokerError, PolicyInvalidError, PolicyRefusedError
 from broker.ledger import ADMIN_DOOR, NO_TRACE, Event, EventIds, EventKind, append_events
 from broker.model import Decided
 from broker.policy import Policy, PolicyFiles, Tally, load
+from broker.policy.bundle import Bundle
 from broker.policy.replay import WITHHELD, Deciding
 
 Q = queries("shadow")
@@ -48,6 +51,9 @@ AT_A_STRETCH = 64
 
 MOST_CLASSES = 2_000
 """Most classes of difference, in a worker's memory and in the table. Who has more has seen enough."""
+
+NO_ROLES = "(none)"
+"""Roles of agents whose groups lead to none."""
 
 UNKNOWN = "unknown"
 """What a shadow says of a field that its catalog does not have."""
@@ -79,7 +85,29 @@ class ShadowReport:
     unlisted: int
     trouble: str
     count_time: datetime | None
-    differences: tuple[tuple[Difference, int, Mapping[str, str]], ...]  # uses, facts of the first; most first
+    differences: tuple[tuple[Difference, int, Mapping[str, str]], ...] = ()  # uses, first facts; most first
+
+
+@dataclass(frozen=True, slots=True)
+class Whose:
+    """Whose act it is, for the ledger."""
+
+    person: str  # `issuer|subject`
+    console: str  # identity of the certificate
+    trace_id: str = NO_TRACE
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What came of a draft."""
+
+    event: UUID
+    shadow: ShadowReport | None  # None: the files are no policy
+    told: Mapping[str, Any]  # what the draft holds, or its `findings`
+
+
+Check = Callable[[Bundle], Awaitable[Mapping[str, Any]]]
+"""Says what a draft holds, or `findings` where it is no policy; within bounds of time and memory."""
 
 
 class Shadowing:
@@ -186,7 +214,7 @@ class Shadowing:
     def _hold(self, decided: Decided, uses: int, deciding: Deciding, policy: Policy) -> None:
         names = [field.name for field in decided.decision.fields]
         levels = deciding.levels(policy.roles_of(decided.groups), decided.facts, names)
-        roles = "+".join(sorted(decided.roles)) or "(none)"
+        roles = "+".join(sorted(decided.roles)) or NO_ROLES
         differs = False
         for field in decided.decision.fields:
             active, shadow = field.level.value if field.level else WITHHELD, levels.get(field.name, UNKNOWN)
@@ -236,53 +264,69 @@ class Shadowing:
         self._trouble = f"{sentence}: {cause}"
 
 
-async def start_shadow(
-    pool: asyncpg.Pool, ids: EventIds, files: PolicyFiles, *, started_by: str, trace_id: str = NO_TRACE
-) -> int:
-    """Lets a draft run as shadow on every worker, in place of the one that runs; gives its id.
+class Shadows:
+    """Starts, ends and shows shadows, for administrators."""
 
-    Raises:
-        PolicyInvalidError: the files are no policy; nothing changed.
-    """
-    await asyncio.to_thread(load, files, "shadow")
-    texts = json.dumps(dict(files.texts), ensure_ascii=False)
-    async with transaction(pool) as conn:
-        shadow_id = int(await conn.fetchval(Q.start_shadow, texts, files.digest, started_by))
-        await _record(conn, ids, "start shadow", files.digest, started_by, trace_id)
-    return shadow_id
+    def __init__(self, pool: asyncpg.Pool, ids: EventIds, check: Check) -> None:
+        """Takes connections as broker_admin, ids of events, and what reads a draft."""
+        self._pool = pool
+        self._ids = ids
+        self._check = check
+
+    async def start(self, bundle: Bundle, by: Whose) -> Started:
+        """Lets a draft run as shadow on every worker, in place of the one that runs.
+
+        Files that are no policy are told why; that they were tried is on record, and nothing else changed.
+        """
+        digest = bundle.files.digest
+        told = await self._check(bundle)
+        if findings := told.get("findings"):
+            async with transaction(self._pool) as conn:
+                refusals = len(findings)
+                event = await self._record(conn, "start shadow", digest, by, refusals=refusals)
+            return Started(event, None, told)
+        texts = json.dumps(dict(bundle.files.texts), ensure_ascii=False)
+        async with transaction(self._pool) as conn:
+            await conn.fetchval(Q.start_shadow, texts, digest, by.person)
+            event = await self._record(conn, "start shadow", digest, by)
+            # The one of this call: until the commit nobody else starts another.
+            return Started(event, await _latest(conn), told)
+
+    async def stop(self, by: Whose) -> tuple[UUID, ShadowReport | None]:
+        """Ends the shadow that runs; gives the event's id and what has ended, None where none ran."""
+        async with transaction(self._pool) as conn:
+            digest: str | None = await conn.fetchval(Q.stop_shadow)
+            event = await self._record(conn, "stop shadow", digest or "", by)
+            return event, await _latest(conn) if digest else None
+
+    async def latest(self, most: int = MOST_CLASSES) -> ShadowReport | None:
+        """Gives the shadow that was started last and its differences; None where there never was one."""
+        async with connection(self._pool) as conn:
+            report = await _latest(conn)
+            rows = await conn.fetch(Q.differences, report.shadow_id, most) if report else []
+        if report is None:
+            return None
+        differences = tuple(
+            (Difference(*(r[name] for name in Difference._fields)), r["uses"], json.loads(r["facts"]))
+            for r in rows
+        )
+        return replace(report, differences=differences)
+
+    async def _record(self, conn: Any, act: str, digest: str, by: Whose, *, refusals: int = 0) -> UUID:
+        event = Event(
+            id=self._ids.new(),
+            kind=EventKind.POLICY,
+            outcome="refused" if refusals else "done",
+            reason=PolicyRefusedError.reason if refusals else "",
+            trace_id=by.trace_id,
+            agent=by.person,
+            tool=by.console,
+            detail={"act": act, "digest": digest} | ({"refusals": refusals} if refusals else {}),
+        )
+        await append_events(conn, [event], door=ADMIN_DOOR)
+        return event.id
 
 
-async def stop_shadow(
-    pool: asyncpg.Pool, ids: EventIds, *, stopped_by: str, trace_id: str = NO_TRACE
-) -> str | None:
-    """Ends the shadow that runs; gives its digest, None where none ran."""
-    async with transaction(pool) as conn:
-        digest: str | None = await conn.fetchval(Q.stop_shadow)
-        await _record(conn, ids, "stop shadow", digest or "", stopped_by, trace_id)
-    return digest
-
-
-async def show_shadow(pool: asyncpg.Pool, most: int = MOST_CLASSES) -> ShadowReport | None:
-    """Gives the shadow that was started last and its differences; None where there never was one."""
-    async with connection(pool) as conn:
-        row = await conn.fetchrow(Q.latest)
-        rows = await conn.fetch(Q.differences, row["shadow_id"], most) if row else []
-    if row is None:
-        return None
-    differences = tuple(
-        (Difference(*(r[name] for name in Difference._fields)), r["uses"], json.loads(r["facts"]))
-        for r in rows
-    )
-    return ShadowReport(**dict(row), differences=differences)
-
-
-async def _record(conn: Any, ids: EventIds, act: str, digest: str, who: str, trace_id: str) -> None:
-    event = Event(
-        id=ids.new(),
-        kind=EventKind.POLICY,
-        outcome="done",
-        trace_id=trace_id,
-        tool=who,
-        detail={"act": act, "digest": digest},
-    )
-    await append_events(conn, [event], door=ADMIN_DOOR)
+async def _latest(conn: Any) -> ShadowReport | None:
+    row = await conn.fetchrow(Q.latest)
+    return ShadowReport(**dict(row)) if row else None

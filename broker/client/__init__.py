@@ -62,6 +62,9 @@ from broker.client.policy_values import (
     PolicyWorker,
     Proposal,
     Proposed,
+    Shadow,
+    ShadowDifference,
+    StartedShadow,
     WhoIAm,
 )
 from broker.client.receipts import VerifiedReceipt, verify_receipt
@@ -136,6 +139,9 @@ __all__ = [
     "Reinstatement",
     "Resync",
     "Revocation",
+    "Shadow",
+    "ShadowDifference",
+    "StartedShadow",
     "Suspension",
     "TicketClosedError",
     "TicketDeniedError",

@@ -15,6 +15,9 @@ from broker.client.policy_values import (
     PolicyVersion,
     Proposal,
     Proposed,
+    Shadow,
+    ShadowDifference,
+    StartedShadow,
     WhoIAm,
 )
 from broker.v1 import policy_service_pb2 as pb
@@ -164,3 +167,27 @@ class PolicyClient(AdminPort):
     async def status(self) -> PolicyStatus:
         """Tells which version is in force, and which one every worker has."""
         return wire.status(await self._personal(self._stub.GetStatus, pb.GetStatusRequest()))
+
+    # --- a draft beside the version in force, on live traffic, without effect -------------------------
+    async def start_shadow(self, policy: PolicyText) -> StartedShadow:
+        """Lets a policy run as shadow, in place of the one that runs; its tests are not looked at."""
+        request = pb.StartShadowRequest(bundle=wire.bundle(policy))
+        # Not repeated: each begins a new count.
+        answer = await self._personal(self._stub.StartShadow, request, timeout=EXAMINATION, safe=False)
+        return wire.started_shadow(answer)
+
+    async def stop_shadow(self) -> Shadow | None:
+        """Ends the shadow that runs and gives it; None where none ran."""
+        # Not repeated: it might end the next one.
+        answer = await self._personal(self._stub.StopShadow, pb.StopShadowRequest(), safe=False)
+        return wire.shadow(answer.shadow) if answer.HasField("shadow") else None
+
+    async def shadow(self, *, most: int = 0) -> tuple[Shadow, list[ShadowDifference]] | None:
+        """Gives the shadow that runs, or the last one, and so many differences, most often first.
+
+        None where there never was one.
+        """
+        answer = await self._personal(self._stub.GetShadow, pb.GetShadowRequest(max_differences=most))
+        if not answer.HasField("shadow"):
+            return None
+        return wire.shadow(answer.shadow), [wire.difference(each) for each in answer.differences]

@@ -109,3 +109,47 @@ class PolicyStatus:
     alert: str
     workers: tuple[PolicyWorker, ...]
     open_proposals: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """A policy that decides beside the version in force, without effect."""
+
+    shadow_id: str
+    digest: str
+    start_person: AgentName | None
+    start_time: datetime
+    end_time: datetime | None  # None: it runs
+    compared: int
+    differing: int
+    left_out: int
+    unlisted: int
+    trouble: str
+    count_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowDifference:
+    """A field of some agents on some tickets that a shadow decides otherwise."""
+
+    field: str
+    active_level: str
+    shadow_level: str
+    roles: tuple[str, ...]
+    ticket_kind: str
+    purpose: str
+    uses: int
+    relation: str  # this and what follows: the facts of the first such decision
+    provenance: str
+    opened_by: str
+    presence: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartedShadow:
+    """What came of a draft: a shadow that runs, or why it is no policy."""
+
+    shadow: Shadow | None
+    findings: tuple[str, ...]
+    facts: Mapping[str, Any]
+    decision_id: str

@@ -116,6 +116,50 @@ def status(answer: pb.GetStatusResponse) -> values.PolicyStatus:
     )
 
 
+def shadow(m: pb.Shadow) -> values.Shadow:
+    """Gives a shadow."""
+    return values.Shadow(
+        shadow_id=m.shadow_id,
+        digest=m.digest,
+        start_person=_person(m.start_person) if m.HasField("start_person") else None,
+        start_time=wire.time(m.start_time),
+        end_time=_time(m.end_time) if m.HasField("end_time") else None,
+        compared=m.compared,
+        differing=m.differing,
+        left_out=m.left_out,
+        unlisted=m.unlisted,
+        trouble=m.trouble,
+        count_time=_time(m.count_time) if m.HasField("count_time") else None,
+    )
+
+
+def difference(m: pb.ShadowDifference) -> values.ShadowDifference:
+    """Gives where a shadow decides otherwise."""
+    return values.ShadowDifference(
+        field=m.field,
+        active_level=m.active_level,
+        shadow_level=m.shadow_level,
+        roles=tuple(m.roles),
+        ticket_kind=m.ticket_kind,
+        purpose=m.purpose,
+        uses=m.uses,
+        relation=m.relation,
+        provenance=m.provenance,
+        opened_by=m.opened_by,
+        presence=m.presence,
+    )
+
+
+def started_shadow(answer: pb.StartShadowResponse) -> values.StartedShadow:
+    """Gives what came of a draft."""
+    return values.StartedShadow(
+        shadow=shadow(answer.shadow) if answer.HasField("shadow") else None,
+        findings=tuple(answer.findings),
+        facts=json.loads(answer.facts or "{}"),
+        decision_id=answer.decision_id,
+    )
+
+
 class Report(Protocol):
     """An answer with a report in it."""
 

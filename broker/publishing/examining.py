@@ -72,6 +72,10 @@ class Questions:
         """Runs the tests of a bundle and the incident tests."""
         return await self._ask("test", bundle)
 
+    async def hold(self, bundle: Bundle) -> dict[str, Any]:
+        """Says what a policy holds; a policy that does not load within bounds has no answer."""
+        return await self._ask("hold", bundle)
+
     async def compare(self, base: Bundle, bundle: Bundle) -> dict[str, Any]:
         """Says what changes for people."""
         return await self._ask("compare", bundle, base=_texts(base))

@@ -71,6 +71,16 @@ def _test(task: Task) -> dict[str, Any]:
     return run(policy, incident + suites if suites else incident).as_mapping()
 
 
+def _hold(task: Task) -> dict[str, Any]:
+    policy = _load(bundle_of(task["bundle"]), task)
+    return {
+        "rules": len(policy.book.rules),
+        "roles": sorted(policy.roles),
+        "fields": len(policy.catalog.fields),
+        "verification": policy.verification,
+    }
+
+
 def _compare(task: Task) -> dict[str, Any]:
     return compare(_load(bundle_of(task["base"]), task), _load(bundle_of(task["bundle"]), task)).as_mapping()
 
@@ -122,6 +132,7 @@ TASKS: Mapping[str, Callable[[Task], dict[str, Any]]] = {
     "examine": _examine,
     "validate": lambda task: _findings(_validate, task),
     "test": lambda task: _findings(_test, task),
+    "hold": lambda task: _findings(_hold, task),
     "compare": lambda task: _findings(_compare, task),
     "explain": lambda task: _findings(_explain, task),
     "who_can": lambda task: _findings(_who_can, task),

@@ -57,7 +57,8 @@ def _time(moment: datetime | None) -> Timestamp | None:
     return timestamp(moment) if moment else None
 
 
-def _ref(key: str) -> common_pb2.AgentRef | None:
+def ref(key: str) -> common_pb2.AgentRef | None:
+    """Gives a person of `issuer|subject`; None where there is nobody."""
     issuer, _, subject = key.partition("|")
     return common_pb2.AgentRef(issuer=issuer, subject=subject) if key else None
 
@@ -80,14 +81,14 @@ def proposal(p: Proposal) -> pb.Proposal:
         base_version=str(p.base_version),
         restores_version=_text(p.restores_version),
         digest=p.digest,
-        author=_ref(p.author),
+        author=ref(p.author),
         certificate=p.console,
         reason=p.reason,
         widens=p.widens,
         create_time=timestamp(p.create_time),
         expire_time=timestamp(p.expire_time),
         state=STATES[p.state],
-        end_person=_ref(p.end_person),
+        end_person=ref(p.end_person),
         end_reason=p.end_reason,
         end_time=_time(p.end_time),
         version=_text(p.version),
@@ -104,8 +105,8 @@ def version(v: Version) -> pb.PolicyVersion:
         base_version=_text(v.base_version),
         restores_version=_text(v.restores_version),
         proposal_id=_text(v.proposal_id),
-        author=_ref(v.author),
-        approver=_ref(v.approver),
+        author=ref(v.author),
+        approver=ref(v.approver),
         reason=v.reason,
         published_by=v.loaded_by,
         create_time=timestamp(v.create_time),

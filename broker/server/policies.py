@@ -33,9 +33,11 @@ from broker.rpc.admin import METHOD_NAMES
 from broker.rpc.calls import Method
 from broker.rpc.policy import PolicyService
 from broker.rpc.policy_questions import PolicyQuestions
+from broker.rpc.policy_shadows import PolicyShadows
 from broker.server.parts import until_there
 from broker.server.worker import Report
 from broker.settings import Settings
+from broker.shadowing import Shadows
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +87,7 @@ async def open_admin_policies(
     methods = (
         *PolicyService(holder, store, publisher, reading).methods(),
         *PolicyQuestions(store, publisher, questions).methods(),
+        *PolicyShadows(Shadows(pool, ids, questions.hold), publisher).methods(),
     )
     return AdminPolicies(holder, methods)
 

@@ -1384,3 +1384,296 @@ class PolicyWorker(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PolicyWorker: _TypeAlias = PolicyWorker  # noqa: Y015
+
+@_typing.final
+class Shadow(_message.Message):
+    """A policy that decides beside the version in force, without effect."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHADOW_ID_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    START_PERSON_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    COMPARED_FIELD_NUMBER: _builtins.int
+    DIFFERING_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
+    UNLISTED_FIELD_NUMBER: _builtins.int
+    TROUBLE_FIELD_NUMBER: _builtins.int
+    COUNT_TIME_FIELD_NUMBER: _builtins.int
+    shadow_id: _builtins.str
+    """Output only. Its number."""
+    digest: _builtins.str
+    """Output only. SHA-256 over its five files, hexadecimal."""
+    compared: _builtins.int
+    """Output only. Decisions that it was held against, each use counted."""
+    differing: _builtins.int
+    """Output only. Those of them in which at least one field would have been otherwise."""
+    left_out: _builtins.int
+    """Output only. Decisions that were not looked at, for lack of room in the workers."""
+    unlisted: _builtins.int
+    """Output only. Differences that are not listed, for lack of rows."""
+    trouble: _builtins.str
+    """Output only. Why a worker cannot run it, its last word; empty when all is well."""
+    @_builtins.property
+    def start_person(self) -> _common_pb2.AgentRef:
+        """Output only. Who started it; unset where a release before this RPC did."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. When it was started."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. When it ended; unset while it runs."""
+
+    @_builtins.property
+    def count_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. When a worker last reported; unset before the first report."""
+
+    def __init__(
+        self,
+        *,
+        shadow_id: _builtins.str = ...,
+        digest: _builtins.str = ...,
+        start_person: _common_pb2.AgentRef | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        compared: _builtins.int = ...,
+        differing: _builtins.int = ...,
+        left_out: _builtins.int = ...,
+        unlisted: _builtins.int = ...,
+        trouble: _builtins.str = ...,
+        count_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["count_time", b"count_time", "end_time", b"end_time", "start_person", b"start_person", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compared", b"compared", "count_time", b"count_time", "differing", b"differing", "digest", b"digest", "end_time", b"end_time", "left_out", b"left_out", "shadow_id", b"shadow_id", "start_person", b"start_person", "start_time", b"start_time", "trouble", b"trouble", "unlisted", b"unlisted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Shadow: _TypeAlias = Shadow  # noqa: Y015
+
+@_typing.final
+class ShadowDifference(_message.Message):
+    """One class of difference: a field of some agents on some tickets. No customer, ticket or agent is in it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIELD_FIELD_NUMBER: _builtins.int
+    ACTIVE_LEVEL_FIELD_NUMBER: _builtins.int
+    SHADOW_LEVEL_FIELD_NUMBER: _builtins.int
+    ROLES_FIELD_NUMBER: _builtins.int
+    TICKET_KIND_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    USES_FIELD_NUMBER: _builtins.int
+    RELATION_FIELD_NUMBER: _builtins.int
+    PROVENANCE_FIELD_NUMBER: _builtins.int
+    OPENED_BY_FIELD_NUMBER: _builtins.int
+    PRESENCE_FIELD_NUMBER: _builtins.int
+    field: _builtins.str
+    """Output only. The field."""
+    active_level: _builtins.str
+    """Output only. Its level by the version in force: withheld, masked or clear."""
+    shadow_level: _builtins.str
+    """Output only. Its level by the shadow: withheld, masked, clear, or unknown where its catalog lacks the field."""
+    ticket_kind: _builtins.str
+    """Output only. The tickets' kind."""
+    purpose: _builtins.str
+    """Output only. The purpose."""
+    uses: _builtins.int
+    """Output only. Decisions of this class, each use counted."""
+    relation: _builtins.str
+    """Output only. The other facts of the first such decision: assignee, supervisor, collaborator or none."""
+    provenance: _builtins.str
+    """Output only. routed, peer, self, imported or unknown."""
+    opened_by: _builtins.str
+    """Output only. customer, peer, self, system, imported or unknown."""
+    presence: _builtins.str
+    """Output only. present or absent."""
+    @_builtins.property
+    def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Output only. The agents' roles."""
+
+    def __init__(
+        self,
+        *,
+        field: _builtins.str = ...,
+        active_level: _builtins.str = ...,
+        shadow_level: _builtins.str = ...,
+        roles: _abc.Iterable[_builtins.str] | None = ...,
+        ticket_kind: _builtins.str = ...,
+        purpose: _builtins.str = ...,
+        uses: _builtins.int = ...,
+        relation: _builtins.str = ...,
+        provenance: _builtins.str = ...,
+        opened_by: _builtins.str = ...,
+        presence: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_level", b"active_level", "field", b"field", "opened_by", b"opened_by", "presence", b"presence", "provenance", b"provenance", "purpose", b"purpose", "relation", b"relation", "roles", b"roles", "shadow_level", b"shadow_level", "ticket_kind", b"ticket_kind", "uses", b"uses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShadowDifference: _TypeAlias = ShadowDifference  # noqa: Y015
+
+@_typing.final
+class StartShadowRequest(_message.Message):
+    """Asks to let a policy run as shadow."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUNDLE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def bundle(self) -> Global___PolicyBundle:
+        """Required. The policy; its tests are not looked at."""
+
+    def __init__(
+        self,
+        *,
+        bundle: Global___PolicyBundle | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bundle", b"bundle"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle", b"bundle"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartShadowRequest: _TypeAlias = StartShadowRequest  # noqa: Y015
+
+@_typing.final
+class StartShadowResponse(_message.Message):
+    """Answers with the shadow, or why there is none."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHADOW_FIELD_NUMBER: _builtins.int
+    FINDINGS_FIELD_NUMBER: _builtins.int
+    FACTS_FIELD_NUMBER: _builtins.int
+    DECISION_ID_FIELD_NUMBER: _builtins.int
+    facts: _builtins.str
+    """Output only. What the policy holds, as a JSON object."""
+    decision_id: _builtins.str
+    """Output only. Id of the ledger event."""
+    @_builtins.property
+    def shadow(self) -> Global___Shadow:
+        """Output only. The shadow; unset where the files are no policy."""
+
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Output only. Why they are none; empty where it runs."""
+
+    def __init__(
+        self,
+        *,
+        shadow: Global___Shadow | None = ...,
+        findings: _abc.Iterable[_builtins.str] | None = ...,
+        facts: _builtins.str = ...,
+        decision_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["shadow", b"shadow"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_id", b"decision_id", "facts", b"facts", "findings", b"findings", "shadow", b"shadow"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartShadowResponse: _TypeAlias = StartShadowResponse  # noqa: Y015
+
+@_typing.final
+class StopShadowRequest(_message.Message):
+    """Asks to end the shadow that runs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StopShadowRequest: _TypeAlias = StopShadowRequest  # noqa: Y015
+
+@_typing.final
+class StopShadowResponse(_message.Message):
+    """Answers with what has ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHADOW_FIELD_NUMBER: _builtins.int
+    DECISION_ID_FIELD_NUMBER: _builtins.int
+    decision_id: _builtins.str
+    """Output only. Id of the ledger event."""
+    @_builtins.property
+    def shadow(self) -> Global___Shadow:
+        """Output only. The shadow; unset where none ran."""
+
+    def __init__(
+        self,
+        *,
+        shadow: Global___Shadow | None = ...,
+        decision_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["shadow", b"shadow"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_id", b"decision_id", "shadow", b"shadow"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StopShadowResponse: _TypeAlias = StopShadowResponse  # noqa: Y015
+
+@_typing.final
+class GetShadowRequest(_message.Message):
+    """Asks what the shadow has counted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_DIFFERENCES_FIELD_NUMBER: _builtins.int
+    max_differences: _builtins.int
+    """At most so many differences, up to 2000; 0: 50."""
+    def __init__(
+        self,
+        *,
+        max_differences: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_differences", b"max_differences"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetShadowRequest: _TypeAlias = GetShadowRequest  # noqa: Y015
+
+@_typing.final
+class GetShadowResponse(_message.Message):
+    """Answers with the shadow that runs, or the last one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHADOW_FIELD_NUMBER: _builtins.int
+    DIFFERENCES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def shadow(self) -> Global___Shadow:
+        """Output only. The shadow; unset where there never was one."""
+
+    @_builtins.property
+    def differences(self) -> _containers.RepeatedCompositeFieldContainer[Global___ShadowDifference]:
+        """Output only. Where it decides otherwise, most often first."""
+
+    def __init__(
+        self,
+        *,
+        shadow: Global___Shadow | None = ...,
+        differences: _abc.Iterable[Global___ShadowDifference] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["shadow", b"shadow"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["differences", b"differences", "shadow", b"shadow"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetShadowResponse: _TypeAlias = GetShadowResponse  # noqa: Y015

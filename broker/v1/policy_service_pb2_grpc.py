@@ -128,6 +128,21 @@ class PolicyServiceStub:
                 request_serializer=broker_dot_v1_dot_policy__service__pb2.GetStatusRequest.SerializeToString,
                 response_deserializer=broker_dot_v1_dot_policy__service__pb2.GetStatusResponse.FromString,
                 _registered_method=True)
+        self.StartShadow = channel.unary_unary(
+                '/broker.v1.PolicyService/StartShadow',
+                request_serializer=broker_dot_v1_dot_policy__service__pb2.StartShadowRequest.SerializeToString,
+                response_deserializer=broker_dot_v1_dot_policy__service__pb2.StartShadowResponse.FromString,
+                _registered_method=True)
+        self.StopShadow = channel.unary_unary(
+                '/broker.v1.PolicyService/StopShadow',
+                request_serializer=broker_dot_v1_dot_policy__service__pb2.StopShadowRequest.SerializeToString,
+                response_deserializer=broker_dot_v1_dot_policy__service__pb2.StopShadowResponse.FromString,
+                _registered_method=True)
+        self.GetShadow = channel.unary_unary(
+                '/broker.v1.PolicyService/GetShadow',
+                request_serializer=broker_dot_v1_dot_policy__service__pb2.GetShadowRequest.SerializeToString,
+                response_deserializer=broker_dot_v1_dot_policy__service__pb2.GetShadowResponse.FromString,
+                _registered_method=True)
 
 
 class PolicyServiceServicer:
@@ -269,6 +284,31 @@ class PolicyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StartShadow(self, request, context):
+        """Lets a policy run as shadow, in place of the one that runs: every worker decides by it beside the version
+        in force, without effect, and counts where it decides otherwise.
+
+        Files that are no policy are told why, and nothing changes. Takes up to 100 seconds. NOTE: Not idempotent;
+        every call that passes begins a new count.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StopShadow(self, request, context):
+        """Ends the shadow that runs; what it has counted stays until the next one starts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetShadow(self, request, context):
+        """Gives the shadow that runs, or the last one, and where it decides otherwise.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PolicyServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -356,6 +396,21 @@ def add_PolicyServiceServicer_to_server(servicer, server):
                     servicer.GetStatus,
                     request_deserializer=broker_dot_v1_dot_policy__service__pb2.GetStatusRequest.FromString,
                     response_serializer=broker_dot_v1_dot_policy__service__pb2.GetStatusResponse.SerializeToString,
+            ),
+            'StartShadow': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartShadow,
+                    request_deserializer=broker_dot_v1_dot_policy__service__pb2.StartShadowRequest.FromString,
+                    response_serializer=broker_dot_v1_dot_policy__service__pb2.StartShadowResponse.SerializeToString,
+            ),
+            'StopShadow': grpc.unary_unary_rpc_method_handler(
+                    servicer.StopShadow,
+                    request_deserializer=broker_dot_v1_dot_policy__service__pb2.StopShadowRequest.FromString,
+                    response_serializer=broker_dot_v1_dot_policy__service__pb2.StopShadowResponse.SerializeToString,
+            ),
+            'GetShadow': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetShadow,
+                    request_deserializer=broker_dot_v1_dot_policy__service__pb2.GetShadowRequest.FromString,
+                    response_serializer=broker_dot_v1_dot_policy__service__pb2.GetShadowResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -826,6 +881,87 @@ class PolicyService:
             '/broker.v1.PolicyService/GetStatus',
             broker_dot_v1_dot_policy__service__pb2.GetStatusRequest.SerializeToString,
             broker_dot_v1_dot_policy__service__pb2.GetStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartShadow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.v1.PolicyService/StartShadow',
+            broker_dot_v1_dot_policy__service__pb2.StartShadowRequest.SerializeToString,
+            broker_dot_v1_dot_policy__service__pb2.StartShadowResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StopShadow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.v1.PolicyService/StopShadow',
+            broker_dot_v1_dot_policy__service__pb2.StopShadowRequest.SerializeToString,
+            broker_dot_v1_dot_policy__service__pb2.StopShadowResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetShadow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.v1.PolicyService/GetShadow',
+            broker_dot_v1_dot_policy__service__pb2.GetShadowRequest.SerializeToString,
+            broker_dot_v1_dot_policy__service__pb2.GetShadowResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -87,6 +87,17 @@ class PolicyServiceStub:
     """Says who can see a field by the version in force, and under which conditions."""
     GetStatus: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.GetStatusRequest, _policy_service_pb2.GetStatusResponse]
     """Tells which version is in force, and which one every worker has."""
+    StartShadow: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.StartShadowRequest, _policy_service_pb2.StartShadowResponse]
+    """Lets a policy run as shadow, in place of the one that runs: every worker decides by it beside the version
+    in force, without effect, and counts where it decides otherwise.
+
+    Files that are no policy are told why, and nothing changes. Takes up to 100 seconds. NOTE: Not idempotent;
+    every call that passes begins a new count.
+    """
+    StopShadow: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.StopShadowRequest, _policy_service_pb2.StopShadowResponse]
+    """Ends the shadow that runs; what it has counted stays until the next one starts."""
+    GetShadow: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.GetShadowRequest, _policy_service_pb2.GetShadowResponse]
+    """Gives the shadow that runs, or the last one, and where it decides otherwise."""
 
 @_typing.type_check_only
 class PolicyServiceAsyncStub(PolicyServiceStub):
@@ -147,6 +158,17 @@ class PolicyServiceAsyncStub(PolicyServiceStub):
     """Says who can see a field by the version in force, and under which conditions."""
     GetStatus: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.GetStatusRequest, _policy_service_pb2.GetStatusResponse]  # type: ignore[assignment]
     """Tells which version is in force, and which one every worker has."""
+    StartShadow: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.StartShadowRequest, _policy_service_pb2.StartShadowResponse]  # type: ignore[assignment]
+    """Lets a policy run as shadow, in place of the one that runs: every worker decides by it beside the version
+    in force, without effect, and counts where it decides otherwise.
+
+    Files that are no policy are told why, and nothing changes. Takes up to 100 seconds. NOTE: Not idempotent;
+    every call that passes begins a new count.
+    """
+    StopShadow: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.StopShadowRequest, _policy_service_pb2.StopShadowResponse]  # type: ignore[assignment]
+    """Ends the shadow that runs; what it has counted stays until the next one starts."""
+    GetShadow: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.GetShadowRequest, _policy_service_pb2.GetShadowResponse]  # type: ignore[assignment]
+    """Gives the shadow that runs, or the last one, and where it decides otherwise."""
 
 class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
     """Administers the policy: who sees what, and who administers.
@@ -306,5 +328,34 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_policy_service_pb2.GetStatusResponse, _abc.Awaitable[_policy_service_pb2.GetStatusResponse]]:
         """Tells which version is in force, and which one every worker has."""
+
+    @_abc_1.abstractmethod
+    def StartShadow(
+        self,
+        request: _policy_service_pb2.StartShadowRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.StartShadowResponse, _abc.Awaitable[_policy_service_pb2.StartShadowResponse]]:
+        """Lets a policy run as shadow, in place of the one that runs: every worker decides by it beside the version
+        in force, without effect, and counts where it decides otherwise.
+
+        Files that are no policy are told why, and nothing changes. Takes up to 100 seconds. NOTE: Not idempotent;
+        every call that passes begins a new count.
+        """
+
+    @_abc_1.abstractmethod
+    def StopShadow(
+        self,
+        request: _policy_service_pb2.StopShadowRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.StopShadowResponse, _abc.Awaitable[_policy_service_pb2.StopShadowResponse]]:
+        """Ends the shadow that runs; what it has counted stays until the next one starts."""
+
+    @_abc_1.abstractmethod
+    def GetShadow(
+        self,
+        request: _policy_service_pb2.GetShadowRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.GetShadowResponse, _abc.Awaitable[_policy_service_pb2.GetShadowResponse]]:
+        """Gives the shadow that runs, or the last one, and where it decides otherwise."""
 
 def add_PolicyServiceServicer_to_server(servicer: PolicyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -41,11 +41,11 @@ def test_wrong_times_are_wrong_usage(broker, options, sentence):
     assert sentence in said.err
 
 
-def test_a_shadow_without_a_database_says_what_is_missing(broker, monkeypatch):
+def test_a_replay_without_a_database_says_what_is_missing(broker, monkeypatch):
     """Without its setting the verb ends with exit code 2 and names it."""
     monkeypatch.delenv("BROKER_ADMIN_DSN", raising=False)
     monkeypatch.delenv("BROKER_CONFIG", raising=False)
-    said = broker("policy", "shadow", "show")
+    said = broker("policy", "replay", POLICIES)
 
     assert said.code == 2
     assert "BROKER_ADMIN_DSN" in said.err

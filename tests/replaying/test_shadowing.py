@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from functools import cache
 
 import asyncpg
@@ -12,11 +13,12 @@ import pytest
 
 from broker import shadowing
 from broker.database import open_pool
-from broker.errors import PolicyInvalidError
 from broker.ledger import EventIds
 from broker.model import Facts, OpenedBy, Presence, Provenance, Relation
 from broker.policy import PolicyFiles, Tally, load, tally
-from broker.shadowing import Difference, Shadowing, show_shadow, start_shadow, stop_shadow
+from broker.policy.bundle import Bundle
+from broker.publishing.tasks import TASKS
+from broker.shadowing import Difference, Shadowing, Shadows, Whose
 from broker.v1 import access_service_pb2 as pb
 from tests.policy.sample import POLICIES
 from tests.rpc.company import creation, eventually
@@ -25,9 +27,11 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 CREATE, READ = "AccessService/CreateGrant", "AccessService/ReadRecord"
 STARTING = PolicyFiles.from_directory(POLICIES)
+BROKEN = PolicyFiles.from_mapping({**STARTING.texts, "policy.csv": "nonsense\n"})
 FACTS = Facts(
     "resolve-ticket", Relation.ASSIGNEE, "general", Provenance.ROUTED, OpenedBy.CUSTOMER, Presence.ABSENT
 )
+ANNA, BORIS = (Whose(f"https://admins.broker.dev|{name}", "spiffe://x/console") for name in ("anna", "boris"))
 ASKED = ("customer.name", "customer.email")
 
 
@@ -40,12 +44,19 @@ def allowing_everything() -> PolicyFiles:
     return PolicyFiles.from_mapping({**STARTING.texts, "policy.csv": "\n".join([*lines, "# end", ""])})
 
 
+async def held(bundle: Bundle):
+    """Reads a draft as the child process of the admin process does, in this one."""
+    texts = {"files": dict(bundle.files.texts), "tests": {}}
+    task = {"bundle": texts, "today": datetime.now(UTC).date().isoformat()}
+    return await asyncio.to_thread(TASKS["hold"], task)
+
+
 @asynccontextmanager
-async def admin_pool(dsn):
-    """Opens connections as the admin process has them."""
+async def administering(dsn):
+    """Gives what the admin process does with shadows, on connections as it has them."""
     pool = await open_pool(dsn, name="tests: shadow", max_size=2)
     try:
-        yield pool
+        yield Shadows(pool, EventIds(), held)
     finally:
         await pool.close()
 
@@ -59,6 +70,16 @@ async def worker(database, counted: Tally):
         yield watch
     finally:
         await watch.__aexit__()
+
+
+async def leaves(database) -> list[dict]:
+    """Gives the ledger's events, oldest first."""
+    conn = await asyncpg.connect(database.dsn("broker_auditor"))
+    try:
+        rows = await conn.fetch("SELECT leaf FROM broker.ledger_event ORDER BY id")
+    finally:
+        await conn.close()
+    return [json.loads(row["leaf"]) for row in rows]
 
 
 @cache
@@ -76,8 +97,8 @@ class TestCounting:
     async def test_differences_are_counted_and_listed(self, database):
         """Each use counts, each class is one row, and both levels are told with the facts."""
         counted = Tally()
-        async with admin_pool(database.dsn("broker_admin")) as admin:
-            await start_shadow(admin, EventIds(), allowing_everything(), started_by="tests")
+        async with administering(database.dsn("broker_admin")) as admin:
+            await admin.start(Bundle.of(allowing_everything(), {}), ANNA)
             async with worker(database, counted) as watch:
                 one, other = decided(), decided()
                 for _ in range(3):
@@ -86,7 +107,7 @@ class TestCounting:
                 await watch.report()
                 counted.saw(one)
                 await watch.report()
-            report = await show_shadow(admin)
+            report = await admin.latest()
 
         assert (report.compared, report.differing, report.left_out, report.trouble) == (5, 5, 0, "")
         assert report.differences == (
@@ -100,52 +121,62 @@ class TestCounting:
     async def test_the_same_policy_differs_nowhere(self, database):
         """The control arm: what is compared is compared truthfully."""
         counted = Tally()
-        async with admin_pool(database.dsn("broker_admin")) as admin:
-            await start_shadow(admin, EventIds(), STARTING, started_by="tests")
+        async with administering(database.dsn("broker_admin")) as admin:
+            await admin.start(Bundle.of(STARTING, {}), ANNA)
             async with worker(database, counted) as watch:
                 counted.saw(decided())
                 await watch.report()
-            report = await show_shadow(admin)
+            report = await admin.latest()
 
         assert (report.compared, report.differing, report.differences) == (1, 0, ())
 
     async def test_without_a_shadow_nothing_is_counted(self, database):
         """Before the start and after the stop a worker counts nothing; what was listed can still be seen."""
         counted = Tally()
-        async with admin_pool(database.dsn("broker_admin")) as admin:
+        async with administering(database.dsn("broker_admin")) as admin:
             async with worker(database, counted) as watch:
                 assert not counted.on
-                await start_shadow(admin, EventIds(), allowing_everything(), started_by="tests")
+                await admin.start(Bundle.of(allowing_everything(), {}), ANNA)
                 await watch.look()
                 assert counted.on
                 counted.saw(decided())
                 await watch.report()
-                assert await stop_shadow(admin, EventIds(), stopped_by="tests") is not None
+                assert (await admin.stop(ANNA))[1] is not None
                 await watch.look()
                 assert not counted.on
                 counted.saw(decided())
                 assert counted.drain() == ({}, 0)
-            report = await show_shadow(admin)
-            assert await stop_shadow(admin, EventIds(), stopped_by="tests") is None
+            report = await admin.latest()
+            assert (await admin.stop(ANNA))[1] is None
 
         assert report.end_time is not None
         assert report.compared == 1
 
     async def test_starting_and_stopping_are_on_the_ledger(self, database):
-        """Each act is an event that names who and which files."""
-        async with admin_pool(database.dsn("broker_admin")) as admin:
-            await start_shadow(admin, EventIds(), STARTING, started_by="ann")
-            await stop_shadow(admin, EventIds(), stopped_by="bob")
-        conn = await asyncpg.connect(database.dsn("broker_auditor"))
-        leaves = [
-            json.loads(r["leaf"])
-            for r in await conn.fetch("SELECT leaf FROM broker.ledger_event ORDER BY id")
-        ]
-        await conn.close()
+        """Each act is an event that names who, through which console, and which files."""
+        async with administering(database.dsn("broker_admin")) as admin:
+            started = await admin.start(Bundle.of(STARTING, {}), ANNA)
+            refused = await admin.start(Bundle.of(BROKEN, {}), ANNA)
+            stopped, _ = await admin.stop(BORIS)
+        events = await leaves(database)
 
-        assert [(leaf["kind"], leaf["tool"], leaf["detail"]) for leaf in leaves] == [
-            ("policy", "ann", {"act": "start shadow", "digest": STARTING.digest}),
-            ("policy", "bob", {"act": "stop shadow", "digest": STARTING.digest}),
+        assert [event["id"] for event in events] == [str(e) for e in (started.event, refused.event, stopped)]
+        assert [(e["kind"], e["agent"], e["tool"], e["outcome"], e["detail"]) for e in events] == [
+            ("policy", ANNA.person, ANNA.console, "done", {"act": "start shadow", "digest": STARTING.digest}),
+            (
+                "policy",
+                ANNA.person,
+                ANNA.console,
+                "refused",
+                {"act": "start shadow", "digest": BROKEN.digest, "refusals": 1},
+            ),
+            (
+                "policy",
+                BORIS.person,
+                BORIS.console,
+                "done",
+                {"act": "stop shadow", "digest": STARTING.digest},
+            ),
         ]
 
 
@@ -166,13 +197,13 @@ class TestBounds:
         """Beyond the rows differences are counted as unlisted; classes that have a row go on counting."""
         monkeypatch.setattr(shadowing, "MOST_CLASSES", 1)
         counted = Tally()
-        async with admin_pool(database.dsn("broker_admin")) as admin:
-            await start_shadow(admin, EventIds(), allowing_everything(), started_by="tests")
+        async with administering(database.dsn("broker_admin")) as admin:
+            await admin.start(Bundle.of(allowing_everything(), {}), ANNA)
             async with worker(database, counted) as watch:
                 for group in ("support-tier1", "support-tier2", "support-tier1"):
                     counted.saw(decided(group))
                     await watch.report()
-            report = await show_shadow(admin)
+            report = await admin.latest()
 
         assert [(d.roles, uses) for d, uses, _ in report.differences] == [("tier1", 2)]
         assert (report.compared, report.unlisted) == (3, 1)
@@ -182,19 +213,22 @@ class TestFaults:
     async def test_a_broken_draft_is_told_and_counts_nothing(self, database):
         """Files that another release cannot read show as trouble; no worker counts or fails for it."""
         counted = Tally()
-        broken = PolicyFiles.from_mapping({**STARTING.texts, "policy.csv": "nonsense\n"})
-        async with admin_pool(database.dsn("broker_admin")) as admin:
-            with pytest.raises(PolicyInvalidError):
-                await start_shadow(admin, EventIds(), broken, started_by="tests")
-            await admin.fetchval(  # past the check, as an older release would have stored it
+        async with administering(database.dsn("broker_admin")) as admin:
+            refused = await admin.start(Bundle.of(BROKEN, {}), ANNA)
+            assert refused.shadow is None
+            assert "policy.csv:1" in refused.told["findings"][0]
+            assert await admin.latest() is None
+            conn = await asyncpg.connect(database.dsn("broker_admin"))
+            await conn.fetchval(  # past the check, as an older release would have stored it
                 "SELECT broker.start_shadow($1::text::jsonb, $2, 'tests')",
-                json.dumps(dict(broken.texts)),
-                broken.digest,
+                json.dumps(dict(BROKEN.texts)),
+                BROKEN.digest,
             )
+            await conn.close()
             async with worker(database, counted) as watch:
                 await watch.look()
                 await watch.report()
-            report = await show_shadow(admin)
+            report = await admin.latest()
 
         assert not counted.on
         assert "policy.csv" in report.trouble
@@ -202,8 +236,8 @@ class TestFaults:
     async def test_a_database_that_does_not_answer(self, database):
         """Counts are kept for the next report; nothing is raised."""
         counted = Tally()
-        async with admin_pool(database.dsn("broker_admin")) as admin:
-            await start_shadow(admin, EventIds(), allowing_everything(), started_by="tests")
+        async with administering(database.dsn("broker_admin")) as admin:
+            await admin.start(Bundle.of(allowing_everything(), {}), ANNA)
             async with worker(database, counted) as watch:
                 counted.saw(decided())
                 owner = await asyncpg.connect(database.dsn())
@@ -213,7 +247,7 @@ class TestFaults:
                 await owner.execute("ALTER TABLE broker.elsewhere RENAME TO shadow_policy")
                 await owner.close()
                 await watch.report()
-            report = await show_shadow(admin)
+            report = await admin.latest()
 
         assert report.compared == 1
         assert report.trouble
@@ -226,13 +260,13 @@ class TestFaults:
 
         counted = Tally()
         monkeypatch.setattr(shadowing.Deciding, "levels", fail)
-        async with admin_pool(database.dsn("broker_admin")) as admin:
-            await start_shadow(admin, EventIds(), allowing_everything(), started_by="tests")
+        async with administering(database.dsn("broker_admin")) as admin:
+            await admin.start(Bundle.of(allowing_everything(), {}), ANNA)
             async with worker(database, counted) as watch:
                 counted.saw(decided())
                 await watch.report()
                 await watch.report()
-            report = await show_shadow(admin)
+            report = await admin.latest()
 
         assert report.trouble.endswith("RuntimeError")
         assert "Anna" not in report.trouble
@@ -259,7 +293,7 @@ class TestNoEffect:
         """With a shadow that allows everything each grant, read and refusal is what it was without it."""
         ticket = await company.ticket("alice", customers=("21",))
         asked = ("customer.name", "customer.email", "customer.id_document", "customer.card_number")
-        async with admin_pool(company.world.dsn("broker_admin")) as admin, company.peer("alice") as alice:
+        async with administering(company.world.dsn("broker_admin")) as admin, company.peer("alice") as alice:
             token = (await company.grant(alice, ticket, *asked)).grant_token
 
             def requests():
@@ -272,17 +306,17 @@ class TestNoEffect:
                 ]
 
             without = await self.answers(company, alice, ticket, requests())
-            await start_shadow(admin, EventIds(), allowing_everything(), started_by="tests")
+            await admin.start(Bundle.of(allowing_everything(), {}), ANNA)
 
             async def runs() -> bool:
                 await self.answers(company, alice, ticket, requests())
-                report = await show_shadow(admin)
+                report = await admin.latest()
                 return report.differing > 0
 
             await eventually(runs, 15.0)
             with_it = await self.answers(company, alice, ticket, requests())
-            report = await show_shadow(admin)
-            await stop_shadow(admin, EventIds(), stopped_by="tests")
+            report = await admin.latest()
+            await admin.stop(ANNA)
 
         assert with_it == without
         assert {d.field for d, _, _ in report.differences} >= {"customer.email", "customer.id_document"}
@@ -298,8 +332,8 @@ class TestNoEffect:
             "s.Deciding.levels = fail\n"
             "s.Shadowing._send = fail\n"
         )
-        async with admin_pool(company.world.dsn("broker_admin")) as admin:
-            await start_shadow(admin, EventIds(), allowing_everything(), started_by="tests")
+        async with administering(company.world.dsn("broker_admin")) as admin:
+            await admin.start(Bundle.of(allowing_everything(), {}), ANNA)
             async with company.worker(patch) as faulty, company.peer("alice", target=faulty.target) as alice:
                 ticket = await company.ticket("alice", customers=("22",))
 
@@ -310,7 +344,7 @@ class TestNoEffect:
                     return b"shadow trouble" in faulty.log.read_bytes()
 
                 await eventually(tried, 15.0)
-            await stop_shadow(admin, EventIds(), stopped_by="tests")
+            await admin.stop(ANNA)
 
     @pytest.mark.parametrize("role", ["broker_access", "broker_feed", "broker_reader", "broker_auditor"])
     async def test_only_administrators_start_one(self, company, role):

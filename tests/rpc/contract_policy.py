@@ -116,10 +116,11 @@ def _stamp(text: str) -> Timestamp:
 ID = str(uuid.uuid4())
 
 
-def _rpc(right, wrong: Wrong | None = None, person: str = "anna") -> Rpc:
+def _rpc(right, wrong: Wrong | None = None, person: str = "anna", outsider: str = "") -> Rpc:
     return Rpc(
-        "admin", right, wrong or {}, certificate="console", stranger="feed", person=person, seconds=90.0
-    )
+        "admin", right, wrong or {}, certificate="console", stranger="feed", person=person,
+        outsider=outsider, seconds=90.0,
+    )  # fmt: skip
 
 
 CONTRACT: dict[str, Rpc] = {
@@ -249,5 +250,18 @@ CONTRACT: dict[str, Rpc] = {
                 "role_sets[0]", pb.WhoCanRequest(field="customer.name", role_sets=["tier1+"])
             ),
         },
+    ),
+    "PolicyService/StartShadow": _rpc(
+        _constant(pb.StartShadowRequest(bundle=BROKEN)), _bundles(pb.StartShadowRequest), outsider="audrey"
+    ),
+    "PolicyService/StopShadow": _rpc(_constant(pb.StopShadowRequest()), outsider="audrey"),
+    "PolicyService/GetShadow": _rpc(
+        _constant(pb.GetShadowRequest()),
+        {
+            f"differences {number}": ("max_differences", pb.GetShadowRequest(max_differences=number))
+            for number in (-1, 2001, -(2**31), 2**31 - 1)
+        },
+        person="audrey",
+        outsider="olga",
     ),
 }  # fmt: skip

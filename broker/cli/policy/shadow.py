@@ -1,75 +1,93 @@
-"""`broker policy shadow`: a draft beside the active policy on live traffic, without effect."""
+"""`broker policy shadow`: a draft beside the version in force on live traffic, without effect."""
 
 from __future__ import annotations
 
-import asyncio
-import getpass
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from broker.cli.output import CommandFailedError, print_json, print_line, print_table, progress, say
-from broker.cli.policy.options import Directory, Json, read, sentence, summary
-from broker.settings import read_settings
+from broker.cli.output import CommandFailedError, print_json, print_line, print_table, say
+from broker.cli.persons import Administrator, personal, run
+from broker.cli.policy import named
+from broker.cli.policy.options import Json
 
 if TYPE_CHECKING:
-    import asyncpg
-
-    from broker.policy import PolicyFiles
-    from broker.shadowing import ShadowReport
+    from broker.client import PolicyClient, PolicyText, Shadow, ShadowDifference, StartedShadow
 
 app = typer.Typer(
-    help="Let a draft decide beside the active policy, without effect, and list where it differs.",
+    help="Let a draft decide beside the version in force, without effect, and list where it differs.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
+Draft = Annotated[
+    str,
+    typer.Argument(
+        metavar=named.NAMED,
+        help="Folder with the five policy files, or what `list` prints.",
+        show_default=False,
+    ),
+]
 
-@app.command("start")
-def start(directory: Directory, as_json: Json = False) -> None:
+
+def start(administrator: Administrator, draft: Draft, as_json: Json = False) -> None:
     """Let a draft run as shadow on every worker, in place of the one that runs.
 
-    Runs as broker_admin (BROKER_ADMIN_DSN). No answer changes; that you started it is put on the ledger.
+    No answer changes; that you started it is put on the ledger.
 
     \b
     Example:
-      broker policy shadow start drafts/wider
+      broker policy shadow start drafts/wider --as anna
+      broker policy shadow start 019ab2f0-7c1e-7000-8000-3f2a9c5d1e77 --as anna
     """
-    settings = read_settings("admin_dsn")
-    files, policy = read(directory, thorough=False)
-    with progress("Starting the shadow"):
-        shadow_id = asyncio.run(_start(settings.admin_dsn, files))
+    from broker.client import PolicyClient, PolicyText
+    from broker.policy import PolicyFiles
+
+    text: PolicyText | None = None
+    if not named.is_kept(draft):
+        text = PolicyText(PolicyFiles.from_directory(named.folder(draft)).texts)
+
+    async def act(client: PolicyClient) -> StartedShadow:
+        return await client.start_shadow(text or await named.kept(client, draft))
+
+    started = run(administrator, PolicyClient, act, doing="Starting the shadow")
     if as_json:
-        print_json({**summary(files, policy), "shadow_id": shadow_id})
-    else:
-        say(f"shadow {shadow_id} runs within a second or two: {sentence(policy)}")
-        say("look at its differences with: broker policy shadow show")
+        print_json(asdict(started))
+    if started.shadow is None:
+        findings = "\n  ".join(started.findings)
+        raise CommandFailedError(
+            f"the policy is wrong:\n  {findings}", "nothing has changed; mend these lines"
+        )
+    if as_json:
+        return
+    facts = started.facts
+    counts = f"{facts['rules']} rules for {len(facts['roles'])} roles over {facts['fields']} fields"
+    say(f"shadow {started.shadow.shadow_id} runs within a second or two: {counts} ({facts['verification']})")
+    say("look at its differences with: broker policy shadow show")
 
 
-@app.command("stop")
-def stop(as_json: Json = False) -> None:
+def stop(administrator: Administrator, as_json: Json = False) -> None:
     """End the shadow that runs; what it has counted stays until the next one starts.
 
     \b
     Example:
-      broker policy shadow stop
+      broker policy shadow stop --as anna
     """
-    settings = read_settings("admin_dsn")
-    with progress("Stopping the shadow"):
-        digest = asyncio.run(_stop(settings.admin_dsn))
+    from broker.client import PolicyClient
+
+    ended = run(administrator, PolicyClient, lambda client: client.stop_shadow(), doing="Stopping the shadow")
     if as_json:
-        print_json({"digest": digest})
-    elif digest is None:
+        print_json({"shadow": asdict(ended) if ended else None})
+    elif ended is None:
         say("no shadow was running")
     else:
         say("the shadow has ended; what it counted: broker policy shadow show")
 
 
-@app.command("show")
 def show(
+    administrator: Administrator,
     most: Annotated[int, typer.Option("--most", min=1, max=2000, help="Most rows shown.")] = 50,
     as_json: Json = False,
 ) -> None:
@@ -77,78 +95,43 @@ def show(
 
     \b
     Example:
-      broker policy shadow show --most 20
+      broker policy shadow show --most 20 --as audrey
     """
-    settings = read_settings("admin_dsn")
-    with progress("Reading what the shadow counted"):
-        report = asyncio.run(_show(settings.admin_dsn, most))
-    if report is None:
+    from broker.client import PolicyClient
+
+    found = run(administrator, PolicyClient, lambda client: client.shadow(most=most))
+    if found is None:
         raise CommandFailedError("there never was a shadow here", "start one: broker policy shadow start DIR")
+    shadow, differences = found
     if as_json:
-        differences = [{**d._asdict(), "uses": uses, "facts": facts} for d, uses, facts in report.differences]
-        print_json({**asdict(report), "differences": differences})
+        print_json({**asdict(shadow), "differences": [asdict(each) for each in differences]})
     else:
-        _print(report)
+        _print(shadow, differences)
 
 
-def _print(report: ShadowReport) -> None:
-    state = f"ended {report.end_time:%Y-%m-%d %H:%M}" if report.end_time else "running"
-    print_line(
-        f"shadow {report.shadow_id}, {state}, started {report.start_time:%Y-%m-%d %H:%M} UTC "
-        f"by {report.started_by}"
-    )
-    print_line(f"held against {report.compared:,} decisions; {report.differing:,} would have been otherwise")
-    if report.trouble:
-        print_line(f"trouble: {report.trouble}")
-    if report.left_out:
-        print_line(f"not looked at: {report.left_out:,} decisions, for lack of room in the workers")
-    if report.unlisted:
-        print_line(f"not listed: {report.unlisted:,} more differences, for lack of rows")
+def _print(shadow: Shadow, differences: Sequence[ShadowDifference]) -> None:
+    state = f"ended {shadow.end_time:%Y-%m-%d %H:%M}" if shadow.end_time else "running"
+    by = f" by {shadow.start_person.subject}" if shadow.start_person else ""
+    print_line(f"shadow {shadow.shadow_id}, {state}, started {shadow.start_time:%Y-%m-%d %H:%M} UTC{by}")
+    print_line(f"held against {shadow.compared:,} decisions; {shadow.differing:,} would have been otherwise")
+    if shadow.trouble:
+        print_line(f"trouble: {shadow.trouble}")
+    if shadow.left_out:
+        print_line(f"not looked at: {shadow.left_out:,} decisions, for lack of room in the workers")
+    if shadow.unlisted:
+        print_line(f"not listed: {shadow.unlisted:,} more differences, for lack of rows")
     rows = [
         (
-            d.field, f"{d.active} -> {d.shadow}", f"{uses:,}", d.roles, d.ticket_kind, d.purpose,
-            ", ".join(word for name, word in facts.items() if name not in {"purpose", "ticket_kind"}),
+            d.field, f"{d.active_level} -> {d.shadow_level}", f"{d.uses:,}", "+".join(d.roles) or "(none)",
+            d.ticket_kind, d.purpose, f"{d.relation}, {d.provenance}, {d.opened_by}, {d.presence}",
         )
-        for d, uses, facts in report.differences
+        for d in differences
     ]  # fmt: skip
     if rows:
         columns = ("field", "level", "decisions", "roles", "ticket kind", "purpose", "first seen with")
         print_table(columns, rows, title="Active policy -> shadow")
 
 
-async def _start(dsn: str, files: PolicyFiles) -> int:
-    from broker.ledger import EventIds
-    from broker.shadowing import start_shadow
-
-    async with _pool(dsn) as pool:
-        return await start_shadow(pool, EventIds(), files, started_by=_who("start"))
-
-
-async def _stop(dsn: str) -> str | None:
-    from broker.ledger import EventIds
-    from broker.shadowing import stop_shadow
-
-    async with _pool(dsn) as pool:
-        return await stop_shadow(pool, EventIds(), stopped_by=_who("stop"))
-
-
-async def _show(dsn: str, most: int) -> ShadowReport | None:
-    from broker.shadowing import show_shadow
-
-    async with _pool(dsn) as pool:
-        return await show_shadow(pool, most)
-
-
-@asynccontextmanager
-async def _pool(dsn: str) -> AsyncIterator[asyncpg.Pool]:
-    from broker.database import open_pool
-
-    pool = await open_pool(dsn, name="broker policy shadow", max_size=1, statement_timeout=10)
-    try:
-        yield pool
-    finally:
-        await pool.close()
-
-
-def _who(verb: str) -> str:
-    return f"broker policy shadow {verb} by {getpass.getuser()}"
+app.command("start")(personal(start))
+app.command("stop")(personal(stop))
+app.command("show")(personal(show))
