@@ -10,7 +10,8 @@ Invariants:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 HASH_SIZE = 32
@@ -92,6 +93,29 @@ def inclusion_proof(index: int, size: int) -> list[Subtree]:
             path.append(Subtree(lo, middle))
             lo = middle
     return path[::-1]
+
+
+def inclusion_proofs(indexes: Sequence[int], size: int) -> Iterator[Subtree]:
+    """Names the hashes that the proofs of several leaves need together, each once.
+
+    Args:
+        indexes: of the leaves, growing.
+        size: of the tree.
+    """
+    if indexes and not 0 <= indexes[0] <= indexes[-1] < size <= LARGEST_SIZE:
+        raise ValueError("no such leaves in a tree of that size")
+    open_ = [(0, size, 0, len(indexes))]  # a subtree, and which of the leaves lie in it
+    while open_:
+        lo, hi, first, last = open_.pop()
+        if first == last or hi - lo == 1:
+            continue
+        middle = lo + _split(hi - lo)
+        cut = bisect_left(indexes, middle, first, last)
+        if cut < last:
+            yield Subtree(lo, middle)
+        if first < cut:
+            yield Subtree(middle, hi)
+        open_ += [(middle, hi, cut, last), (lo, middle, first, cut)]
 
 
 def consistency_proof(old: int, new: int) -> list[Subtree]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from operator import itemgetter
 from typing import Any
 
 from broker.audit.exposed import Manner, Read, Totals, fold
@@ -19,49 +20,86 @@ NOTHING = frozenset({"aborted", "empty"})
 """Outcomes that say that a read gave out nothing."""
 
 
+@dataclass(frozen=True, slots=True)
+class ToldRead:
+    """A read that was released."""
+
+    event_id: str
+    agent: str
+    grant: str
+    read: Read
+
+    @property
+    def name(self) -> tuple[str, str, str]:
+        """Names the read as an outcome does that takes it back."""
+        return self.event_id, self.agent, self.grant
+
+
+@dataclass(frozen=True, slots=True)
+class ToldOutcome:
+    """What a read came to."""
+
+    narrows: tuple[str, str, str] | None  # the name of a read that came to nothing
+
+
+@dataclass(frozen=True, slots=True)
+class ToldNothing:
+    """A leaf that does not even tell whose data it was."""
+
+
+def tell(leaf: bytes, selection: Mapping[str, str]) -> ToldRead | ToldOutcome | ToldNothing | None:
+    """Reads a leaf; None where it does not belong to the selection."""
+    event = _event(leaf)
+    if event is None:
+        return ToldNothing()
+    agent, grant = _text(event, "agent"), _text(event, "grant")
+    detail = event.get("detail")
+    detail = detail if isinstance(detail, dict) else {}
+    if event.get("kind") == "outcome":
+        is_nothing = _text(detail, "came_to") in NOTHING
+        return ToldOutcome((_text(detail, "read"), agent, grant) if is_nothing else None)
+    if event.get("kind") != "read" or event.get("outcome") != "released":
+        return None
+    time = _time(event)
+    if time is None:
+        return ToldNothing()
+    if not _selected(event, selection, time):
+        return None
+    read = (
+        _text(event, "customer"), _text(event, "ticket"), time, agent, _text(event, "tool"), _manner(detail),
+    )  # fmt: skip
+    return ToldRead(_text(event, "id"), agent, grant, read)
+
+
 @dataclass
 class Told:
     """What leaves tell together: their reads, and which came to nothing."""
 
-    reads: dict[str, tuple[str, str, Read]] = field(default_factory=dict)  # by event id: agent, grant, read
-    narrowed: set[tuple[str, str, str]] = field(default_factory=set)  # event id, agent, grant
+    reads: dict[str, ToldRead] = field(default_factory=dict)  # by event id
+    narrowed: set[tuple[str, str, str]] = field(default_factory=set)
     unreadable: int = 0  # leaves that do not even tell whose data it was
     _manners: dict[Manner, Manner] = field(default_factory=dict)
 
     def add(self, leaf: bytes, selection: Mapping[str, str]) -> bool:
         """Takes a leaf in; says whether it belongs to the selection."""
-        event = _event(leaf)
-        if event is None:
-            self.unreadable += 1
-            return True
-        agent, grant = _text(event, "agent"), _text(event, "grant")
-        detail = event.get("detail")
-        detail = detail if isinstance(detail, dict) else {}
-        if event.get("kind") == "outcome":
-            if detail.get("came_to") in NOTHING:
-                self.narrowed.add((_text(detail, "read"), agent, grant))
-            return True
-        if event.get("kind") != "read" or event.get("outcome") != "released":
-            return False
-        time = _time(event)
-        if time is None:
-            self.unreadable += 1
-            return True
-        if not _selected(event, selection, time):
-            return False
-        read = (_text(event, "customer"), _text(event, "ticket"), time, agent, _text(event, "tool"))
-        manner = _manner(detail)
-        self.reads[_text(event, "id")] = (agent, grant, (*read, self._manners.setdefault(manner, manner)))
+        match tell(leaf, selection):
+            case None:
+                return False
+            case ToldRead() as told:
+                manner = told.read[5]
+                shared = self._manners.setdefault(manner, manner)
+                self.reads[told.event_id] = replace(told, read=(*told.read[:5], shared))
+            case ToldOutcome(narrows):
+                self.narrowed |= {narrows} if narrows else set()
+            case ToldNothing():
+                self.unreadable += 1
         return True
 
     @property
     def disclosed(self) -> list[Read]:
         """Gives the reads that gave something out, in the order of their customers."""
-        found = [
-            read for name, (agent, grant, read) in self.reads.items()
-            if (name, agent, grant) not in self.narrowed
-        ]  # fmt: skip
-        return sorted(found, key=lambda read: (read[0], read[2]))
+        found = [told.read for told in self.reads.values() if told.name not in self.narrowed]
+        return sorted(found, key=itemgetter(0))
 
     def customers(self, totals: Totals, classes: Mapping[str, str]) -> Iterable[dict[str, Any]]:
         """Gives every customer as a report shows them, and counts them."""

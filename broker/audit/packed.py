@@ -40,7 +40,7 @@ from broker.tlog.proof import parse_rotations
 MANIFEST, README, CHECKPOINT, ROTATIONS = "manifest.txt", "README.txt", "checkpoint.txt", "rotations.json"
 REPORT, CUSTOMERS, LEAVES, NODES = "report.json", "customers.jsonl", "leaves.jsonl", "nodes.jsonl"
 SIGNED = (README, CHECKPOINT, ROTATIONS, REPORT, CUSTOMERS, LEAVES, NODES)
-"""The members whose digests the manifest tells, in the order of the archive; the manifest is the last."""
+"""The members whose digests the manifest tells, in its order."""
 
 KIND = "support-access-broker/exposure-pack/v1"
 """First line of a manifest: no log has that name, so no manifest is a checkpoint."""
@@ -107,21 +107,31 @@ def node_line(lo: int, hi: int, digest: bytes) -> bytes:
 
 
 def report_of(
-    told: Told,
+    reads: int,
+    unreadable: int,
     totals: Totals,
     selection: Mapping[str, str],
     classes: Mapping[str, str],
     checkpoint: Checkpoint,
 ) -> bytes:
-    """Writes the report, after its customers were counted."""
+    """Writes the report, after its customers were counted.
+
+    Args:
+        reads: that the leaves tell of, those that came to nothing too.
+        unreadable: leaves that do not even tell whose data it was.
+        totals: of the reads that gave something out.
+        selection: what was asked for.
+        classes: of the fields.
+        checkpoint: under which the leaves are proved.
+    """
     return line({
         "version": 1,
         "selection": dict(selection),
         "log": {"origin": checkpoint.origin, "size": checkpoint.size},
         "classes": dict(classes),
         "totals": totals.as_mapping(classes),
-        "narrowed": len(told.reads) - totals.reads,
-        "unreadable_leaves": told.unreadable,
+        "narrowed": reads - totals.reads,
+        "unreadable_leaves": unreadable,
     })  # fmt: skip
 
 
@@ -184,7 +194,9 @@ class _Reader:
                 raise LogInvalidError(f"The list differs from the leaves at customer {one['customer']}.")
         if next(listed, None) is not None:
             raise LogInvalidError("The list names a customer of whom no leaf tells.")
-        again = report_of(told, totals, report["selection"], report["classes"], self._checkpoint)
+        again = report_of(
+            len(told.reads), told.unreadable, totals, report["selection"], report["classes"], self._checkpoint
+        )
         if line(report) != again:
             raise LogInvalidError("The counts are not those of the leaves.")
         return PackVerdict(self._checkpoint.origin, self._checkpoint.size, self._create_time, report)

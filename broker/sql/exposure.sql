@@ -68,3 +68,18 @@ FROM wanted AS w
 LEFT JOIN broker.ledger_event AS e ON e.id = w.event_id
 LEFT JOIN broker.ledger_tree AS t ON t.event_id = w.event_id
 ORDER BY t.seq NULLS FIRST;
+
+-- name: leaves_by_customer
+-- Reads the leaves of the selected disclosures once more, in the order of their customers.
+SELECT d.customer, e.leaf
+FROM broker.disclosure AS d
+INNER JOIN broker.ledger_event AS e ON e.id = d.event_id
+WHERE
+    ($1::integer IS NULL OR d.agent_id = $1)
+    AND ($2::integer IS NULL OR d.tool_id = $2)
+    AND ($3::text IS NULL OR d.customer = $3)
+    AND ($4::uuid IS NULL OR d.grant_id = $4)
+    AND d.event_id >= $5 AND d.event_id <= $6
+    AND ($7::timestamptz IS NULL OR d.read_time >= $7)
+    AND ($8::timestamptz IS NULL OR d.read_time < $8)
+ORDER BY d.customer COLLATE "C", d.event_id;

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
+import random
+import tracemalloc
 import zipfile
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from broker.audit import pack as packing_module
 from broker.audit import packed
 from broker.audit.exposure import Selection
-from broker.audit.pack import build_pack
+from broker.audit.new_file import new_file
+from broker.audit.pack import PART, Packed, build_pack, pack_parts
 from broker.audit.packed import MANIFEST, SIGNED, verify_pack
 from broker.keys import LogKeyFolder
 from broker.note import Note, sign
@@ -32,6 +38,25 @@ class Packing:
         self.audited, self.log, self.folder = audited, log, folder
         self.keys = log.keys.load().keys[:1]
         self.numbers = iter(range(1000))
+
+    def parts(self, **more):
+        """Makes a pack, part by part."""
+        return pack_parts(
+            self.audited.pool,
+            Selection(agent=ANNA),
+            keys=self.log.keys,
+            storage=self.log.storage,
+            now=AT,
+            **more,
+        )
+
+    async def long_leaves(self, count, size=8000):
+        """Adds disclosures whose events do not get smaller when they are packed."""
+        rng = random.Random(5)
+        for n in range(count):
+            detail = {"facts": {}, "levels": {"customer.name": "clear"}, "noise": rng.randbytes(size).hex()}
+            await self.audited.put(agent=ANNA, customer=f"long-{n}", detail=detail)
+        await self.log.integrate()
 
     def path(self):
         """Gives a file that is not there yet."""
@@ -127,6 +152,68 @@ async def test_the_same_question_gives_the_same_bytes(packing):
     assert first.read_bytes() != later.read_bytes()
 
 
+async def test_leaves_in_parts_as_it_is_made(packing, monkeypatch):
+    """Parts are the file, none is long, and memory holds some leaves of many: a fraction of the pack."""
+    monkeypatch.setattr(packing_module, "FETCHED", 20)
+    monkeypatch.setattr(packing_module, "STEP", 10)
+    await packing.long_leaves(600)
+    whole = (await packing.build()).read_bytes()
+    del whole  # what is measured is the making alone
+    parts = packing.parts()
+    size, last = 0, None
+    async with aclosing(parts):
+        await anext(parts)
+        tracemalloc.start()
+        before, _ = tracemalloc.get_traced_memory()
+        async for part in parts:
+            if isinstance(part, Packed):
+                last = part
+            else:
+                size += len(part)
+                assert len(part) <= PART
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+
+    assert last == Packed(614, len(range(0, SEVERAL, 9)) + 600, len(range(0, SEVERAL, 9)) + 602, 902)
+    assert size > 5_000_000
+    assert most - before < 2_000_000
+    assert (
+        b"".join([part async for part in packing.parts() if isinstance(part, bytes)])
+        == (await packing.build()).read_bytes()
+    )
+
+
+async def test_lets_others_of_the_loop_go_on(packing, monkeypatch):
+    """Between two steps the loop comes round: the feed is served while a pack is made."""
+    monkeypatch.setattr(packing_module, "STEP", 1)
+    rounds = 0
+    seen = []
+
+    async def count():
+        nonlocal rounds
+        while True:
+            rounds += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    async for _ in packing.parts(progress=lambda _: seen.append(rounds)):
+        pass
+    counting.cancel()
+    assert len(seen) > 2 * SEVERAL // 9
+    assert len(set(seen)) == len(seen)
+
+
+async def test_one_who_goes_holds_nothing(packing):
+    """Taken no further, it gives its connection back; the next ones are made over the same pool."""
+    await packing.long_leaves(60)
+    for _ in range(4):  # the pool has three
+        parts = packing.parts()
+        async with aclosing(parts):
+            assert len(await anext(parts)) == PART
+    assert packing.audited.pool.get_idle_size() == packing.audited.pool.get_size()
+    verify_pack(await packing.build(), packing.keys)
+
+
 @pytest.mark.parametrize("name", [MANIFEST, *SIGNED])
 async def test_a_byte_that_is_changed_shows(packing, name):
     """Whatever member it is in; control: the pack as it was, packed anew, holds."""
@@ -208,9 +295,50 @@ async def test_an_index_that_the_leaf_does_not_bear_out_is_not_signed(packing):
         await packing.build()
 
 
+async def test_an_index_with_another_customer_than_the_leaf_is_not_signed(packing):
+    """Nor one that has a disclosure under somebody else's pseudonym."""
+    await packing.build()
+    await packing.audited.conn.execute("UPDATE broker.disclosure SET customer = 'c99' WHERE customer = 'c0'")
+    with pytest.raises(LogInvalidError, match="another customer"):
+        await packing.build()
+
+
+async def test_a_leaf_under_another_events_id_is_not_signed(packing):
+    """The leaf must be of the event whose place in the log it is given."""
+    await packing.build()
+    conn = packing.audited.conn
+    await conn.execute("SET session_replication_role = replica")
+    await conn.execute(
+        "UPDATE broker.ledger_event SET leaf = (SELECT leaf FROM broker.ledger_event WHERE agent = $1"
+        " AND kind = 'read' ORDER BY id LIMIT 1) WHERE id = (SELECT id FROM broker.ledger_event"
+        " WHERE agent = $1 AND kind = 'read' ORDER BY id DESC LIMIT 1)",
+        ANNA,
+    )
+    with pytest.raises(LogInvalidError, match="not what the index says"):
+        await packing.build()
+
+
 async def test_a_pack_never_replaces_a_file(packing):
     """What is there stays."""
     pack = await packing.build()
+    before = pack.read_bytes()
     packing.path = lambda: pack
     with pytest.raises(FileExistsError):
-        await packing.build()
+        await packing.build(at=AT + timedelta(1))
+    assert pack.read_bytes() == before
+    assert [each.name for each in packing.folder.glob("*pack*")] == [pack.name]
+
+
+async def test_one_that_comes_meanwhile_is_not_replaced_either(packing):
+    """The name is looked at last, when the pack is whole."""
+    path = packing.folder / "pack-0.zip"
+
+    def write():
+        with new_file(path) as file:
+            file.write(b"mine")
+            path.write_bytes(b"theirs")
+
+    with pytest.raises(FileExistsError):
+        write()
+    assert path.read_bytes() == b"theirs"
+    assert [each.name for each in packing.folder.glob("*pack*")] == [path.name]

@@ -17,6 +17,7 @@ from broker.merkle import (
     TileId,
     consistency_proof,
     inclusion_proof,
+    inclusion_proofs,
     leaf_hash,
     root_of,
     subtree_hash,
@@ -84,6 +85,16 @@ class TestProofs:
         assert [root_of(leaves[each.lo : each.hi]) for each in subtrees] == path
         assert verify_inclusion(leaves[index], index, size, path, edge.root())
         assert not verify_inclusion(leaf_hash(b"forged"), index, size, path, edge.root())
+
+    @settings(max_examples=60, deadline=None)
+    @given(SIZES, st.data())
+    def test_what_several_proofs_need(self, size, data):
+        """Every hash that a proof of one of the leaves needs, once, and no other."""
+        indexes = sorted(data.draw(st.sets(st.integers(0, size - 1))))
+        together = list(inclusion_proofs(indexes, size))
+
+        assert len(together) == len(set(together))
+        assert set(together) == {part for index in indexes for part in inclusion_proof(index, size)}
 
     @settings(max_examples=60, deadline=None)
     @given(SIZES, st.data())
@@ -159,6 +170,8 @@ class TestProofs:
         """A leaf outside the tree is a mistake of the caller's."""
         with pytest.raises(ValueError):
             inclusion_proof(index, size)
+        with pytest.raises(ValueError):
+            list(inclusion_proofs([index], size))
         with pytest.raises(ValueError):
             consistency_proof(size + 1, size)
 

@@ -206,7 +206,7 @@ async def _run(
         if not lines:
             answer["customers"] = customers
         if pack is not None:
-            answer["pack"] = _packed(await _pack(settings, pool, selection, pack, told))
+            answer["pack"] = _packed(pack, await _pack(settings, pool, selection, pack, told))
         return answer
     finally:
         await pool.close()
@@ -221,9 +221,9 @@ async def _pack(settings: Settings, pool: Any, selection: Selection, path: Path,
     )  # fmt: skip
 
 
-def _packed(packed: Packed) -> dict[str, Any]:
+def _packed(path: Path, packed: Packed) -> dict[str, Any]:
     return {
-        "file": str(packed.path),
+        "file": str(path),
         "customers": packed.customers,
         "reads": packed.reads,
         "leaves": packed.leaves,
