@@ -11,7 +11,7 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
@@ -71,11 +71,11 @@ class Administrator:
     token_source: Callable[[], str | Awaitable[str]]
 
 
-def personal(verb: Callable[..., None], *, optional: bool = False) -> Callable[..., None]:
+def personal(verb: Callable[..., None], *, optional: bool = False, late: bool = False) -> Callable[..., None]:
     """Adds the options that say where the broker is and who is at the console.
 
     The verb takes an `Administrator` first, then what is its own. Where a person is optional and none is told
-    of, it takes None.
+    of, it takes None. A `late` verb, which may need no broker, takes what finds the administrator.
     """
     hints = get_type_hints(verb, include_extras=True)
     first, *own = inspect.signature(verb).parameters.values()
@@ -87,6 +87,9 @@ def personal(verb: Callable[..., None], *, optional: bool = False) -> Callable[.
     @wraps(verb)
     def command(**given: Any) -> None:
         told = {p.name: given.pop(p.name) for p in added}
+        if late:
+            verb(**{first.name: partial(_administrator, **told)}, **given)
+            return
         someone = not optional or told["token_file"] or told["token_command"] or told["person"]
         administrator = _administrator(**told) if someone else None
         verb(**{first.name: administrator}, **given)

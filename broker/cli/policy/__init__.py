@@ -24,7 +24,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("check")(check)
-app.command("compare")(compare)
+app.command("compare")(personal(compare, late=True))
 app.command("replay")(replay)
 app.command("test")(run_tests)
 app.command("matrix")(matrix)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from broker.cli.output import print_json, print_line, progress
+from broker.cli.persons import Administrator, run
+from broker.cli.policy import named
 from broker.cli.policy.options import Json
 
 if TYPE_CHECKING:
+    from broker.policy import PolicyFiles
     from broker.policy.compare import Comparison, Side
 
 FAILED = 1
@@ -34,12 +37,19 @@ HEADINGS = {
     "neutral": "Neutral: nobody's access changes",
 }
 
-Folder = Annotated[Path, typer.Argument(exists=True, file_okay=False, help="Folder with five policy files.")]
+Named = Annotated[
+    str,
+    typer.Argument(
+        help="Folder with five policy files; or, of the broker's, a version's number or a proposal's id.",
+        show_default=False,
+    ),
+]
 
 
 def compare(
-    old: Folder,
-    new: Folder,
+    administrator: Callable[[], Administrator],
+    old: Named,
+    new: Named,
     fail_on: Annotated[
         FailOn, typer.Option("--fail-on", help="Exit with 1 where there is one; undecidable counts as both.")
     ] = FailOn.NOTHING,
@@ -50,21 +60,22 @@ def compare(
     Rules, groups, catalog, limits and admin rights; widening apart from narrowing. Files are not
     compared by their text: what is written otherwise and means the same is no difference.
 
+    A version or a proposal is asked of the broker, for the person of a token or --as; folders need neither.
+
     Exit codes: 0 compared; 1 a side cannot be read, or there is what --fail-on names; 2 wrong usage.
 
     \b
     Example:
       broker policy compare policies draft --fail-on widening
+      broker policy compare 3 draft --as anna
     """
-    from broker.policy import PolicyFiles
     from broker.policy.compare import Side
     from broker.policy.compare import compare as compare_policies
 
     today = datetime.now(UTC).date()
+    texts = _files((old, new), administrator)
     with progress("Reading both sides") as now:
-        before, after = (
-            Side.of_files(str(path), PolicyFiles.from_directory(path), today=today) for path in (old, new)
-        )
+        before, after = (Side.of_files(named.called(name), texts[name], today=today) for name in (old, new))
         comparison = compare_policies(before.policy, after.policy, now)
     if as_json:
         print_json({"old": before.name, "new": after.name, **comparison.as_mapping()})
@@ -72,6 +83,22 @@ def compare(
         show(comparison, before, after)
     if fails(comparison, fail_on):
         raise typer.Exit(FAILED)
+
+
+def _files(names: Sequence[str], administrator: Callable[[], Administrator]) -> dict[str, PolicyFiles]:
+    """Reads folders, then what the broker keeps, over one channel."""
+    from broker.client import PolicyClient
+    from broker.policy import PolicyFiles
+
+    kept = {name for name in names if named.is_kept(name)}
+    found = {name: PolicyFiles.from_directory(named.folder(name)) for name in names if name not in kept}
+    if not kept:
+        return found
+
+    async def ask(client: PolicyClient) -> dict[str, PolicyFiles]:
+        return {name: PolicyFiles.from_mapping((await named.kept(client, name)).files) for name in kept}
+
+    return found | run(administrator(), PolicyClient, ask)
 
 
 def show(comparison: Comparison, old: Side, new: Side) -> None:
