@@ -74,6 +74,7 @@ async def replay_ledger(
     new: Policy,
     *,
     asked_by: str,
+    person: str = "",
     since: datetime,
     until: datetime | None = None,
     trace_id: str = NO_TRACE,
@@ -86,7 +87,8 @@ async def replay_ledger(
         pool: of `open_replay_pool`.
         ids: event ids.
         new: the draft.
-        asked_by: who asks, for the record.
+        asked_by: the console or the command that asks, for the record.
+        person: at the console, `issuer|subject`.
         since: from when.
         until: up to when; None: now.
         trace_id: of the request that asked, where one did.
@@ -101,7 +103,9 @@ async def replay_ledger(
     await again.read(since, until, progress, steady)
     progress("Counting whom it concerns", 0.0, again.decisions)
     report = again.replay.report(await again.people(since, until))
-    await _record(pool, ids, report, asked_by=asked_by, trace_id=trace_id, since=since, until=until)
+    await _record(
+        pool, ids, report, person=person, asked_by=asked_by, trace_id=trace_id, since=since, until=until
+    )
     progress("Done", 1.0, again.decisions)
     return report
 
@@ -188,7 +192,7 @@ async def _sensitive_now(pool: asyncpg.Pool) -> frozenset[str]:
 
 async def _record(
     pool: asyncpg.Pool, ids: EventIds, report: ReplayReport,
-    *, asked_by: str, trace_id: str, since: datetime, until: datetime,
+    *, person: str, asked_by: str, trace_id: str, since: datetime, until: datetime,
 ) -> None:  # fmt: skip
     detail = {
         "act": "replay",
@@ -205,6 +209,7 @@ async def _record(
         kind=EventKind.POLICY,
         outcome="done",
         trace_id=trace_id,
+        agent=person,
         tool=asked_by,
         detail=detail,
     )

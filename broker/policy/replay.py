@@ -130,6 +130,19 @@ class ReplayReport:
         """Gives the report as JSON can hold it."""
         return {**asdict(self), "flips": [{**asdict(flip), "widens": flip.widens} for flip in self.flips]}
 
+    @classmethod
+    def from_mapping(cls, found: Mapping[str, Any]) -> ReplayReport:
+        """Reads what `as_mapping` gave."""
+        flips = [{name: value for name, value in flip.items() if name != "widens"} for flip in found["flips"]]
+        read = {
+            "flips": tuple(Flip(**{**flip, "people": People(**flip["people"])}) for flip in flips),
+            "newly_reachable": People(**found["newly_reachable"]),
+            "sensitive_newly_clear": {
+                name: People(**people) for name, people in found["sensitive_newly_clear"].items()
+            },
+        }
+        return cls(**{**found, **read})
+
 
 class _Flipping:
     """What is counted of one flip."""

@@ -95,20 +95,20 @@ class Questions:
         )
 
     async def replay(
-        self, bundle: Bundle, since: datetime, until: datetime, asked_by: str, trace_id: str,
+        self, by: Administrator, bundle: Bundle, since: datetime, until: datetime,
         *, seconds: float = REPLAY_SECONDS,
     ) -> dict[str, Any]:  # fmt: skip
-        """Takes recorded decisions again under a bundle."""
+        """Takes recorded decisions again under a bundle; the replay's event names who asked."""
         return await self._ask(
             "replay", bundle, seconds=seconds, dsn=self._dsn, since=since.isoformat(),
-            until=until.isoformat(), asked_by=asked_by, trace_id=trace_id,
+            until=until.isoformat(), person=by.key, asked_by=by.console, trace_id=by.trace_id,
         )  # fmt: skip
 
     async def replay_days(self, by: Administrator, bundle: Bundle) -> dict[str, Any]:
         """Replays the last days for a proposal's report; that it took too long is part of the report."""
         now = datetime.fromtimestamp(self._clock(), UTC)
         try:
-            return await self.replay(bundle, now - REPLAY_DAYS, now, by.console, by.trace_id)
+            return await self.replay(by, bundle, now - REPLAY_DAYS, now)
         except PolicyUnavailableError as exc:
             return {"findings": [f"no replay: {exc.cause}"]}
 

@@ -118,7 +118,8 @@ def _replay(task: Task) -> dict[str, Any]:
         pool = await open_replay_pool(task["dsn"])
         try:
             report = await replay_ledger(
-                pool, EventIds(), policy, asked_by=task["asked_by"], trace_id=task["trace_id"],
+                pool, EventIds(), policy,
+                asked_by=task["asked_by"], person=task["person"], trace_id=task["trace_id"],
                 since=datetime.fromisoformat(task["since"]), until=datetime.fromisoformat(task["until"]),
             )  # fmt: skip
         finally:

@@ -82,9 +82,7 @@ class PolicyQuestions:
             raise RequestMalformedError(field="since", cause="span")
         by = messages.by(call)
         await self._asked(call, "replay", digest=bundle.digest)
-        report = await self._questions.replay(
-            bundle, since, until, by.console, by.trace_id, seconds=SECONDS - 10
-        )
+        report = await self._questions.replay(by, bundle, since, until, seconds=SECONDS - 10)
         return pb.ReplayResponse(report=_json(report))
 
     async def _explain(self, call: Call, request: pb.ExplainRequest) -> pb.ExplainResponse:

@@ -1,4 +1,4 @@
-"""Policies by name, as `compare` and `shadow start` take them: folders, versions and proposals."""
+"""Policies by name, as `compare`, `replay` and `shadow start` take them: folders, versions and proposals."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_only_what_the_broker_keeps_needs_a_person(broker, company, tmp_path, mo
     assert (nobody.code, "--as" in nobody.err) == (2, True)
 
 
-@pytest.mark.parametrize("verb", [("compare", "policies"), ("shadow", "start")])
+@pytest.mark.parametrize("verb", [("compare", "policies"), ("shadow", "start"), ("replay",)])
 def test_a_name_of_nothing(broker, here, tmp_path, monkeypatch, company, verb):
     """What is no folder is wrong usage; what the broker does not keep is its refusal."""
     monkeypatch.chdir(tmp_path)
@@ -103,10 +103,11 @@ def test_shadows_of_what_the_broker_keeps(broker, company, here, narrower, propo
     assert "no shadow was running" in broker("policy", "shadow", "stop", *anna).err
 
 
-def test_a_shadow_of_a_broken_draft(broker, here, narrower):
-    """Every finding is shown with file and line, and nothing runs."""
+@pytest.mark.parametrize("verb", [("shadow", "start"), ("replay",)])
+def test_a_broken_draft(broker, here, narrower, verb):
+    """Every finding is shown with file and line."""
     (narrower / "policy.csv").write_text("p, nonsense\n# end\n", "utf-8")
-    said = broker("policy", "shadow", "start", narrower, "--as", "anna", *here)
+    said = broker("policy", *verb, narrower, "--as", "anna", *here)
 
     assert (said.code, "policy.csv:1" in said.err) == (1, True)
-    assert "nothing has changed" in said.err
+    assert "mend these lines" in said.err

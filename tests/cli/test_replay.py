@@ -49,6 +49,8 @@ def test_a_replay_without_a_database_says_what_is_missing(broker, monkeypatch):
 
     assert said.code == 2
     assert "BROKER_ADMIN_DSN" in said.err
+    version = broker("policy", "replay", "1")
+    assert (version.code, "version 1 is the broker's" in version.err) == (2, True)
 
 
 def test_the_most_frequent_are_named_and_the_others_counted():

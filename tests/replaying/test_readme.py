@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import shlex
 import shutil
@@ -82,6 +83,22 @@ async def test_replaying(company, typed):
     assert "--since 30d" in line
 
     assert shape(await typed(line.replace("30d", since))) == shape(output)
+
+
+async def test_replaying_as_a_person_or_not(company, typed):
+    """Over the admin port and over the database the same decisions come to the same, under either name."""
+    since = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}"
+    await live_through(company)
+    until = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}"
+    line = f"broker policy replay drafts/wider --since {since} --until {until} --json"
+    direct, asked = json.loads(await typed(line)), json.loads(await typed(f"{line} --as anna"))
+    version = json.loads(await typed(line.replace("drafts/wider", "1") + " --as boris"))
+
+    assert (asked, asked["changed"] > 0) == (direct, True)
+    assert (version["decisions"], version["changed"]) == (asked["decisions"], 0)
+    for who, where in (("%|anna", "spiffe://%"), ("", "broker policy replay by %")):
+        event = f"agent LIKE '{who}' AND tool LIKE '{where}' AND leaf LIKE '%\"act\":\"replay\"%\"digest\"%'"
+        assert await company.count(f"kind = 'policy' AND {event}"), who
 
 
 async def test_shadow(company, typed):

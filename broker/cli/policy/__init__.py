@@ -25,7 +25,7 @@ app = typer.Typer(
 )
 app.command("check")(check)
 app.command("compare")(personal(compare, late=True))
-app.command("replay")(replay)
+app.command("replay")(personal(replay, optional=True))
 app.command("test")(run_tests)
 app.command("matrix")(matrix)
 app.add_typer(shadow.app, name="shadow")

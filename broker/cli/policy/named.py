@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
+
+import typer
 
 from broker.errors import StartupError
 
 if TYPE_CHECKING:
     from broker.client import PolicyClient, PolicyText
 
-NAMED = "DIR|VERSION|PROPOSAL"
+Draft = Annotated[
+    str,
+    typer.Argument(
+        metavar="DIR|VERSION|PROPOSAL",
+        help="Folder with the five policy files, or what `list` prints.",
+        show_default=False,
+    ),
+]
 
 
 def is_kept(name: str) -> bool:
@@ -31,6 +40,19 @@ async def kept(client: PolicyClient, name: str) -> PolicyText:
     if name.isdecimal():
         return (await client.version(name))[1]
     return (await client.proposal(name))[1]
+
+
+def text(name: str) -> PolicyText | None:
+    """Gives the five files of a folder; None for what the broker keeps.
+
+    Raises:
+        StartupError: it is neither.
+        PolicyInvalidError: its files cannot be read.
+    """
+    from broker.client import PolicyText
+    from broker.policy import PolicyFiles
+
+    return None if is_kept(name) else PolicyText(PolicyFiles.from_directory(folder(name)).texts)
 
 
 def folder(name: str) -> Path:

@@ -6,14 +6,16 @@ import asyncio
 import getpass
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from broker.cli.output import print_json, print_line, print_table, progress_bar
-from broker.cli.policy.options import Directory, Json, read
+from broker.cli.persons import Administrator, run
+from broker.cli.policy import named
+from broker.cli.policy.options import Json, read
 from broker.cli.times import moment
-from broker.errors import StartupError
+from broker.errors import PolicyInvalidError, StartupError
 from broker.settings import read_settings
 
 if TYPE_CHECKING:
@@ -28,27 +30,56 @@ Since = Annotated[str, typer.Option("--since", help="From when: 30d, 12h, 45m, 2
 Until = Annotated[str, typer.Option("--until", help="Up to when, written alike; now, if left out.")]
 
 
-def replay(directory: Directory, since: Since = "30d", until: Until = "", as_json: Json = False) -> None:
+def replay(
+    administrator: Administrator | None,
+    draft: named.Draft,
+    since: Since = "30d",
+    until: Until = "",
+    as_json: Json = False,
+) -> None:
     """Take recorded decisions again under a draft: what would have been shown otherwise, and to whom.
 
-    Runs as broker_admin (BROKER_ADMIN_DSN). Changes nothing; that you asked is put on the ledger.
+    Asks the broker for whom a token or --as is given; else runs as broker_admin (BROKER_ADMIN_DSN), for as
+    long as it takes. Changes nothing; that you asked is put on the ledger.
 
     \b
     Example:
-      broker policy replay drafts/wider --since 30d
+      broker policy replay drafts/wider --since 30d --as anna
       broker policy replay policies --since 2026-11-01 --until 2026-11-08 --json
     """
     now = datetime.now(UTC)
     begin, end = moment(since, "--since", now), moment(until, "--until", now) if until else now
     if begin >= end:
         raise StartupError("--since must lie before --until")
-    settings = read_settings("admin_dsn")
-    _, policy = read(directory, thorough=False)
-    report = asyncio.run(_replay(settings.admin_dsn, policy, begin, end))
+    if administrator is not None:
+        report = _over_port(administrator, draft, begin, end)
+    elif named.is_kept(draft):
+        raise StartupError(
+            f"{named.called(draft)} is the broker's: give --token-file, --token-command or --as"
+        )
+    else:
+        settings = read_settings("admin_dsn")
+        _, policy = read(named.folder(draft), thorough=False)
+        report = asyncio.run(_replay(settings.admin_dsn, policy, begin, end))
     if as_json:
         print_json(report.as_mapping())
     else:
         show(report, begin, end)
+
+
+def _over_port(administrator: Administrator, draft: str, begin: datetime, end: datetime) -> ReplayReport:
+    from broker.client import PolicyClient
+    from broker.policy.replay import ReplayReport
+
+    text = named.text(draft)
+
+    async def ask(client: PolicyClient) -> dict[str, Any]:
+        return await client.replay(text or await named.kept(client, draft), since=begin, until=end)
+
+    answer = run(administrator, PolicyClient, ask, doing="Replaying")
+    if "findings" in answer:
+        raise PolicyInvalidError(answer["findings"])
+    return ReplayReport.from_mapping(answer)
 
 
 async def _replay(dsn: str, policy: Policy, begin: datetime, end: datetime) -> ReplayReport:

@@ -14,7 +14,7 @@ from broker.cli.policy import named
 from broker.cli.policy.options import Json
 
 if TYPE_CHECKING:
-    from broker.client import PolicyClient, PolicyText, Shadow, ShadowDifference, StartedShadow
+    from broker.client import PolicyClient, Shadow, ShadowDifference, StartedShadow
 
 app = typer.Typer(
     help="Let a draft decide beside the version in force, without effect, and list where it differs.",
@@ -22,17 +22,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Draft = Annotated[
-    str,
-    typer.Argument(
-        metavar=named.NAMED,
-        help="Folder with the five policy files, or what `list` prints.",
-        show_default=False,
-    ),
-]
 
-
-def start(administrator: Administrator, draft: Draft, as_json: Json = False) -> None:
+def start(administrator: Administrator, draft: named.Draft, as_json: Json = False) -> None:
     """Let a draft run as shadow on every worker, in place of the one that runs.
 
     No answer changes; that you started it is put on the ledger.
@@ -42,12 +33,9 @@ def start(administrator: Administrator, draft: Draft, as_json: Json = False) -> 
       broker policy shadow start drafts/wider --as anna
       broker policy shadow start 019ab2f0-7c1e-7000-8000-3f2a9c5d1e77 --as anna
     """
-    from broker.client import PolicyClient, PolicyText
-    from broker.policy import PolicyFiles
+    from broker.client import PolicyClient
 
-    text: PolicyText | None = None
-    if not named.is_kept(draft):
-        text = PolicyText(PolicyFiles.from_directory(named.folder(draft)).texts)
+    text = named.text(draft)
 
     async def act(client: PolicyClient) -> StartedShadow:
         return await client.start_shadow(text or await named.kept(client, draft))
