@@ -26,6 +26,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from jwt.algorithms import ECAlgorithm
 
 from broker.keys import KeyFolder, LogKeyFolder
+from broker.keys.log import LOG_MANIFEST
 
 LIFETIME = timedelta(days=90)
 TRUST_DOMAIN = "broker.dev"
@@ -231,9 +232,11 @@ def main(folder: Path) -> int:
             keys = KeyFolder(target)
             if not keys.list(time.time()):
                 keys.rotate(time.time(), immediately=True)
+            # asked by itself: a run may have died between the two
+            if not (target / "log-keys" / LOG_MANIFEST).exists():
                 LogKeyFolder(target / "log-keys", LOG_ORIGIN).create()
         if os.geteuid() == 0:
-            for path in (*target.iterdir(), target):
+            for path in (*target.rglob("*"), target):
                 os.chown(path, OWNERS[name], OWNERS[name])
     # Last: if we die before, the next run makes everything anew and nothing mixes.
     (folder / "tools" / "complete").touch()

@@ -1,6 +1,7 @@
 """What prepare.py makes for Compose is what PostgreSQL, the broker and the tools accept."""
 
 import importlib.util
+import shutil
 import ssl
 import time
 import tomllib
@@ -11,7 +12,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from broker.keys import KeyFolder, KeyState
+from broker.keys import KeyFolder, KeyState, LogKeyFolder
+from broker.keys.log import LOG_MANIFEST
 from broker.settings import SERVE_NEEDS, read_settings
 from tests.conftest import LOGIN_ROLES
 
@@ -27,8 +29,16 @@ def module():
 
 
 @pytest.fixture
-def folder(module, tmp_path, monkeypatch):
-    monkeypatch.setattr(module.os, "chown", lambda *_: None)
+def given(module, monkeypatch):
+    """Who was given which path: everywhere as root does it, and without needing root."""
+    owners = {}
+    monkeypatch.setattr(module.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(module.os, "chown", lambda path, user, group: owners.update({path: (user, group)}))
+    return owners
+
+
+@pytest.fixture
+def folder(module, tmp_path, given):
     assert module.main(tmp_path) == 0
     return tmp_path
 
@@ -114,6 +124,27 @@ def test_there_is_a_signing_key(folder):
     assert key.state is KeyState.ACTIVE
 
 
+def test_there_is_a_log_key(folder, module):
+    """The sequencer can sign from the first start on."""
+    log = LogKeyFolder(folder / "signing-keys" / "log-keys", module.LOG_ORIGIN)
+
+    assert log.load().active.name == module.LOG_ORIGIN
+    assert log.signer(0)
+
+
+def test_everything_belongs_to_who_reads_it(folder, module, given):
+    """The files are for their owner alone, so nothing is left to root that somebody else must read."""
+    expected = {
+        path: (user, user)
+        for name, user in module.OWNERS.items()
+        for path in (folder / name, *(folder / name).rglob("*"))
+        if path.name != "complete"
+    }
+
+    assert folder / "signing-keys" / "log-keys" / LOG_MANIFEST in expected
+    assert given == expected
+
+
 def test_every_role_gets_a_password(folder, module):
     """Each login role of roles.sql has a password of its own."""
     lines = (folder / "postgres" / "passwords.sql").read_text("utf-8").splitlines()
@@ -154,3 +185,14 @@ def test_died_half_way(folder, module):
     now = {(folder / name / "ca.crt").read_bytes() for name in ("broker", "migrate", "tools")}
     assert len(now) == 1
     assert before not in now
+
+
+def test_died_between_the_keys(folder, module):
+    """A run that died between the two kinds of keys leaves the next one to make what is lacking."""
+    (folder / "tools" / "complete").unlink()
+    shutil.rmtree(folder / "signing-keys" / "log-keys")
+    (key,) = KeyFolder(folder / "signing-keys").list(time.time())
+
+    assert module.main(folder) == 0
+    assert [k.kid for k in KeyFolder(folder / "signing-keys").list(time.time())] == [key.kid]
+    assert LogKeyFolder(folder / "signing-keys" / "log-keys", module.LOG_ORIGIN).load()
