@@ -40,6 +40,10 @@ class Value:
         """Gives the line where the value begins."""
         return self._node.start_mark.line + 1
 
+    def telling(self, findings: Findings) -> Value:
+        """Gives the same node, which says elsewhere what is wrong with it."""
+        return Value(self._name, self._node, findings)
+
     def refuse(self, name: str, sentence: str) -> None:
         """Adds a finding about this value."""
         self._findings.add(self._name, self.line, name, sentence)

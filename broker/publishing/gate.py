@@ -3,7 +3,7 @@
 Invariants:
 - whatever cannot be told counts against the candidate: what was not compared widens;
 - nobody alone takes away what others check with: a right on the admin port that somebody loses and a test
-  that is gone though it holds count as widening;
+  that is gone, because somebody took it out though it holds or took out a word of it, count as widening;
 - nobody is locked out by a version: its author could still propose, its approver approve, and some
   group and some certificate can do either.
 """
@@ -101,7 +101,7 @@ def examine(question: Question, say: Say = lambda _text: None) -> Examination:
     tests = stand(policy, question.candidate, question.active)
     refusals = [*_locked_out(policy.admin, question), *tests.failures]
     if not question.replaces_tests:
-        refusals += tests.outdated
+        refusals += [*tests.outdated, *tests.lost]
     elif widening:  # then they may have failed for that
         widening += tests.outdated
     else:
@@ -109,7 +109,7 @@ def examine(question: Question, say: Say = lambda _text: None) -> Examination:
     return Examination(
         refusals=tuple(refusals[:MOST_SENTENCES]),
         warnings=tuple(found.text for found in report.warnings[:MOST_SENTENCES]),
-        widening=_some([*widening, *tests.dropped]),
+        widening=_some([*widening, *tests.lost, *tests.dropped]),
         narrowing=_some(narrowing),
         facts={
             "rules": len(policy.book.rules),

@@ -3,7 +3,9 @@
 Invariants:
 - a test in force that fails is outdated, whoever is to blame; the comparison tells whether that widens;
 - a test in force that passes stays, under whatever name, or its loss counts as a widening: without it
-  the next version could widen unnoticed.
+  the next version could widen unnoticed;
+- so does the loss of one that cannot be read or run any more, because a word of it is gone; each test
+  is read by itself, so that no other goes with it.
 """
 
 from __future__ import annotations
@@ -11,12 +13,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from broker.errors import PolicyInvalidError
 from broker.policy import Policy
 from broker.policy.bundle import Bundle
-from broker.policy.findings import Findings, TooManyFindingsError
-from broker.policy.suite import AdminCase, Case, SuiteReport, Suites, incident_suite, read_suites, run
+from broker.policy.suite import AdminCase, Case, Suites, incident_suite, read_apart, read_suites, run
 
 OUTDATED = "a test of the version in force does not pass: {}"
+LOST = "a test of the version in force cannot be read or run any more: {}"
 DROPPED = "a test of the version in force is gone or changed, though it passes: {}"
 
 
@@ -26,6 +29,7 @@ class Standing:
 
     failures: tuple[str, ...]  # of the incident's and its own
     outdated: tuple[str, ...]
+    lost: tuple[str, ...]
     dropped: tuple[str, ...]
     passed: int
     unreached: tuple[str, ...]  # rules that no test of its own reaches
@@ -39,31 +43,35 @@ def stand(policy: Policy, candidate: Bundle, active: Bundle | None) -> Standing:
         candidate: the candidate with its tests.
         active: what is in force; None: nothing is.
     """
-    incident = run(policy, incident_suite(policy.catalog))
-    own, suites, unreadable = _run(policy, candidate.tests)
-    failures = [*(f.text for f in incident.failures), *unreadable, *(f.text for f in own.failures)]
-    outdated: list[str] = []
-    dropped: list[str] = []
-    if active is not None and active.tests_digest != candidate.tests_digest:
-        theirs, held, unreadable = _run(policy, active.tests)
-        outdated = [OUTDATED.format(text) for text in (*unreadable, *(f.text for f in theirs.failures))]
-        kept = {_meaning(case) for case in _all(suites)}
-        failed = {failure.name for failure in theirs.failures}
-        gone = [case for case in _all(held) if case.name not in failed and _meaning(case) not in kept]
-        dropped = [DROPPED.format(case.name) for case in gone]
-    passed = len(incident.passed) + len(own.passed)
-    return Standing(tuple(failures), tuple(outdated), tuple(dropped), passed, own.unreached)
-
-
-def _run(policy: Policy, tests: Mapping[str, str]) -> tuple[SuiteReport, Suites, list[str]]:
-    """Runs tests; those that the policy's catalog cannot even read are told, and none of them is run."""
-    findings = Findings()
+    own, failures = Suites(()), []
     try:
-        suites = read_suites(tests, policy.catalog, findings)
-    except TooManyFindingsError:
-        suites = None
-    suites = suites or Suites(())
-    return run(policy, suites), suites, [finding.text for finding in findings]
+        own = read_suites(candidate.tests, policy.catalog)
+    except PolicyInvalidError as exc:
+        failures = exc.findings
+    incident, theirs = run(policy, incident_suite(policy.catalog)), run(policy, own)
+    failures = [*(f.text for f in incident.failures), *failures, *(f.text for f in theirs.failures)]
+    changed = active is not None and active.tests_digest != candidate.tests_digest
+    outdated, lost, dropped = _in_force(policy, active.tests, own) if active and changed else ((), (), ())
+    passed = len(incident.passed) + len(theirs.passed)
+    return Standing(tuple(failures), outdated, lost, dropped, passed, theirs.unreached)
+
+
+def _in_force(policy: Policy, tests: Mapping[str, str], own: Suites) -> tuple[tuple[str, ...], ...]:
+    """Says which tests in force fail, which cannot be read or run, and which are gone though they pass."""
+    held, unread = read_apart(tests, policy.catalog)
+    failures = run(policy, held).failures
+    kept = {_meaning(case) for case in _all(own)}
+    failed = {(failure.file, failure.line, failure.name) for failure in failures}
+    gone = (
+        case
+        for case in _all(held)
+        if (case.file, case.line, case.name) not in failed and _meaning(case) not in kept
+    )
+    return (
+        tuple(OUTDATED.format(failure.text) for failure in failures if failure.ran),
+        tuple(LOST.format(t) for t in (*(u.text for u in unread), *(f.text for f in failures if not f.ran))),
+        tuple(DROPPED.format(case.name) for case in gone),
+    )
 
 
 def _all(suites: Suites) -> list[Case | AdminCase]:

@@ -22,7 +22,6 @@ from broker.policy.bundle import Bundle
 from broker.policy.compare import compare
 from broker.policy.everywhere import default_role_sets, note_on
 from broker.policy.explain import explain_point
-from broker.policy.findings import Findings
 from broker.policy.lint import lint
 from broker.policy.suite import incident_suite, read_suites, run
 from broker.policy.who_can import who_can
@@ -64,11 +63,8 @@ def _validate(task: Task) -> dict[str, Any]:
 def _test(task: Task) -> dict[str, Any]:
     bundle = bundle_of(task["bundle"])
     policy = _load(bundle, task)
-    findings = Findings()
-    suites = read_suites(bundle.tests, policy.catalog, findings)
-    findings.raise_if_any()
-    incident = incident_suite(policy.catalog)
-    return run(policy, incident + suites if suites else incident).as_mapping()
+    suites = incident_suite(policy.catalog) + read_suites(bundle.tests, policy.catalog)
+    return run(policy, suites).as_mapping()
 
 
 def _hold(task: Task) -> dict[str, Any]:

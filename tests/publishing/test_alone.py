@@ -56,9 +56,9 @@ def bundle(rules=RULES, catalog=CATALOG, limits=LIMITS, admin=RESPONDERS, tests=
     return Bundle.of(files(**texts), tests)
 
 
-def examined(candidate: Bundle, active: Bundle):
+def examined(candidate: Bundle, active: Bundle, **more):
     """Examines as a proposal is, without the seconds with Casbin."""
-    return examine(Question(candidate, active, TODAY, thorough=False))
+    return examine(Question(candidate, active, TODAY, thorough=False, **more))
 
 
 def more(text: str, line: str) -> str:
@@ -125,6 +125,81 @@ def test_what_waits_for_a_second_person(tried):
     found = examined(bundle(**tried), bundle())
 
     assert (found.refusals, found.widens) == ((), True)
+
+
+WORDY = TEST.replace(
+    "...\n",
+    """\
+  Nobody reads a number of tier 1:
+    roles: [tier1]
+    ticket: {provenance: routed}
+    expect: {not_clear: customer.phone}
+  Nobody reads an address on a bill:
+    roles: [tier1]
+    ticket: {kind: billing}
+    expect: {not_clear: class:contact}
+  Nobody of the second line sees what a colleague opened:
+    roles: [tier2]
+    ticket: {opened_by: peer}
+    expect: {withheld: invoice.total}
+administrators:
+  Auditors list events:
+    groups: [auditors]
+    allowed: AuditService/ListEvents
+...
+""",
+)
+HELD = RULES.replace("# end", "p, any, any, any, any, any, peer, any, profile, any, deny\n# end")
+
+WORDS = {
+    "a field": (
+        {"catalog": without(CATALOG, "      phone: {column: phone, class: contact, mask: phone}")},
+        3,
+    ),
+    "a kind of ticket": ({"catalog": CATALOG.replace("[general, billing]", "[general]")}, 4),
+    "a role": (
+        {
+            "rules": without(
+                HELD,
+                "g, idp:back, tier2",
+                "g, tier2, tier1",
+                "p, tier2, resolve, assignee, any, routed, any, present, contact, clear, allow",
+            )
+        },
+        5,
+    ),
+}
+"""A word that a change takes away, and which of the tests uses it."""
+
+
+@pytest.mark.attack("C14")
+@pytest.mark.parametrize(("change", "nth"), WORDS.values(), ids=WORDS)
+def test_a_word_taken_away_takes_no_test_along(change, nth):
+    """Whoever removes a word that one test uses does not get rid of the others, nor alone of that one."""
+    held = bundle(HELD, tests={"tests/small.yaml": WORDY})
+    names = [line.strip(" :") for line in WORDY.splitlines() if line.startswith("  ") and line[2] != " "]
+    found = examined(bundle(**{"rules": HELD, **change, "tests": {}}), held, replaces_tests=True)
+
+    assert found.refusals == ()
+    lost = [text for text in found.widening if "cannot be read or run" in text]
+    assert len(lost) == 1
+    assert names[nth - 1] in lost[0]
+    gone = {text.rpartition(": ")[2] for text in found.widening if "though it passes" in text}
+    assert gone == {*names} - {names[nth - 1]}
+
+    [told] = examined(bundle(**{"rules": HELD, **change, "tests": {}}), held).refusals
+    assert "cannot be read or run" in told  # unless it is said that it is replaced
+
+
+@pytest.mark.attack("C14")
+def test_a_test_does_not_hide_behind_the_name_of_another():
+    """Two files may give two tests one name: where one of them fails, the other is missed all the same."""
+    name = "Tier 1 reads no address in clear"
+    fails = f"version: 1\ntests:\n  {name}:\n    roles: [tier2]\n    expect: {{clear: customer.email}}\n...\n"
+    held = bundle(tests={"tests/a.yaml": fails, **TESTS})
+    found = examined(bundle(tests={}), held, replaces_tests=True)
+
+    assert any(text.endswith(f"though it passes: {name}") for text in found.widening), found
 
 
 @pytest.mark.attack("C14")

@@ -68,6 +68,15 @@ async def test_questions_that_cannot_be_answered_say_why(questions):
         assert found["findings"]
 
 
+async def test_more_findings_than_anybody_reads(questions):
+    """A test file that is nothing but mistakes is told as such; the child does not die of it."""
+    tests = "".join(f"  Test {n}:\n    roles: [tier1]\n    expect: {{clear: nothing}}\n" for n in range(150))
+    found = await questions.test(Bundle.of(files(), {"tests/a.yaml": f"version: 1\ntests:\n{tests}...\n"}))
+
+    assert len(found["findings"]) == 101
+    assert "too-many" in found["findings"][-1]
+
+
 async def test_a_child_knows_no_secrets(monkeypatch):
     """Nothing of this process's environment reaches the child."""
     monkeypatch.setenv("BROKER_ADMIN_DSN", "postgresql://secret")

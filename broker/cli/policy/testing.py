@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -56,18 +55,13 @@ def _run(directory: Path) -> SuiteReport:
         PolicyInvalidError: the policy or a test file is wrong.
     """
     from broker.policy import PolicyFiles, load
-    from broker.policy.findings import Findings, TooManyFindingsError
     from broker.policy.suite import incident_suite, read_suites, read_test_files, run
 
     with progress("Reading the policy and its tests") as now:
         policy = load(PolicyFiles.from_directory(directory), "candidate", today=datetime.now(UTC).date())
-        findings, suites = Findings(), None
-        with suppress(TooManyFindingsError):  # they are told below
-            suites = read_suites(read_test_files(directory), policy.catalog, findings)
-        findings.raise_if_any()
+        suites = incident_suite(policy.catalog) + read_suites(read_test_files(directory), policy.catalog)
         now("Running the tests")
-        incident = incident_suite(policy.catalog)
-        return run(policy, incident + suites if suites else incident)
+        return run(policy, suites)
 
 
 def _print(report: SuiteReport) -> None:

@@ -16,7 +16,7 @@ from broker.policy.suite.administrators import AdminCase
 from broker.policy.suite.cases import Case, Suites
 from broker.policy.suite.folder import read_test_files
 from broker.policy.suite.incident import incident_suite
-from broker.policy.suite.reader import read_suites
+from broker.policy.suite.reader import Unread, read_apart, read_suites
 from broker.policy.suite.runner import Failure, SuiteReport, run
 
 __all__ = [
@@ -25,7 +25,9 @@ __all__ = [
     "Failure",
     "SuiteReport",
     "Suites",
+    "Unread",
     "incident_suite",
+    "read_apart",
     "read_suites",
     "read_test_files",
     "run",

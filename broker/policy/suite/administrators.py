@@ -31,6 +31,10 @@ PACKAGE = "/broker.v1."
 EVERY = "every"
 
 
+class NotRunnableError(Exception):
+    """A test cannot be run as it is written; the text says why."""
+
+
 @dataclass(frozen=True)
 class AdminCase:
     """One test: somebody may call these methods and may not call those."""
@@ -72,14 +76,18 @@ def read_admin_case(file: str, name: str, line: int, value: Value) -> AdminCase:
 
 
 def run_admin_case(table: AdminTable, case: AdminCase) -> list[str]:
-    """Gives a sentence for each thing that came out otherwise."""
+    """Gives a sentence for each thing that came out otherwise.
+
+    Raises:
+        NotRunnableError: the table has no such group, identity or method.
+    """
     named = case.allowed | case.refused
     unknown = _unknown(table.groups, case.groups, "group") or _unknown(
         table.identities, [case.identity] if case.identity else [], "identity"
     )
     unknown = unknown or _unknown(table.methods, named, "method")
     if unknown:
-        return [unknown]
+        raise NotRunnableError(unknown)
     roles = table.roles_of(case.groups) if case.groups else table.roles(case.identity)
     may = table.allowed_methods(roles)
     refused = (may - case.allowed) if case.nothing_else else case.refused

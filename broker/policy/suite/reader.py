@@ -18,16 +18,19 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 
 from broker.catalog import Catalog
 from broker.model import OpenedBy, Presence, Provenance, Relation
-from broker.policy.findings import Findings, nearest, quoted
+from broker.policy.findings import Findings, TooManyFindingsError, nearest, quoted
 from broker.policy.lines import ANY
 from broker.policy.rules import CONDITIONS, GROUP_PREFIX
 from broker.policy.strict_yaml import Value, read_yaml
-from broker.policy.suite.administrators import AdminCase, read_admin_case
+from broker.policy.suite.administrators import read_admin_case
 from broker.policy.suite.cases import Case, Expected, Suites
 
 VERSION = 1
@@ -49,37 +52,88 @@ _TICKET = ("relation", "kind", "provenance", "opened_by", "presence")
 _CLOSE, _CLOSER, _CLOSEST = range(3)
 
 
-def read_suites(texts: Mapping[str, str], catalog: Catalog, findings: Findings) -> Suites | None:
-    """Reads test files against a catalog.
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A test that cannot be read, or a whole file where `name` is empty."""
+
+    file: str
+    line: int
+    name: str
+    findings: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """Gives the one-line form."""
+        first, *others = self.findings
+        why = f"{first}, and {len(others)} more" if others else first
+        return f"{self.file}:{self.line}: {self.name}: {why}" if self.name else why
+
+
+def read_suites(texts: Mapping[str, str], catalog: Catalog) -> Suites:
+    """Reads test files against a catalog, all of them or none.
 
     Args:
         texts: by file name.
         catalog: whose fields and words the tests may use.
-        findings: where to say what is wrong.
 
-    Returns:
-        The tests, or None where anything is wrong.
+    Raises:
+        PolicyInvalidError: anything is wrong; the findings are of all files.
     """
-    before = len(findings)
-    cases: list[Case] = []
-    administrators: list[AdminCase] = []
+    findings = Findings()
+    suites = Suites(())
+    with suppress(TooManyFindingsError):  # then it has those
+        for file in sorted(texts):
+            for _, line, read in _entries(file, texts[file], catalog, findings):
+                suites += read(findings)
+                if len(suites.cases) > MAX_CASES:
+                    findings.add(file, line, "too-many", f"more than {MAX_CASES} tests")
+                    raise TooManyFindingsError
+    findings.raise_if_any()
+    return suites
+
+
+def read_apart(texts: Mapping[str, str], catalog: Catalog) -> tuple[Suites, list[Unread]]:
+    """Reads test files against a catalog, each test by itself: no other goes with one that cannot be read."""
+    suites, unread = Suites(()), []
     for file in sorted(texts):
-        document = read_yaml(file, texts[file], findings)
-        if document is None:
-            continue
-        top = document.keys(("version",), ("tests", "administrators"))
-        if "tests" not in top and "administrators" not in top:
-            document.refuse("missing-key", "the key 'tests' or 'administrators' is missing")
-        if "version" in top:
-            top["version"].number(VERSION, VERSION)
-        for name, key, value in top["tests"].items() if "tests" in top else ():
-            cases.append(_Reader(catalog, file, value).case(name, key.line))
-            if len(cases) > MAX_CASES:
-                findings.add(file, key.line, "too-many", f"more than {MAX_CASES} tests")
-                return None
-        for name, key, value in top["administrators"].items() if "administrators" in top else ():
-            administrators.append(read_admin_case(file, name, key.line, value))
-    return Suites(tuple(cases), tuple(administrators)) if len(findings) == before else None
+        of_file = Findings()
+        with suppress(TooManyFindingsError):
+            for name, line, read in _entries(file, texts[file], catalog, of_file):
+                findings = Findings()
+                with suppress(TooManyFindingsError):
+                    case = read(findings)
+                if found := tuple(each.text for each in findings):
+                    unread.append(Unread(file, line, name, found))
+                else:
+                    suites += case
+        unread += [Unread(file, each.line, "", (each.text,)) for each in of_file]
+    return suites, unread
+
+
+def _entries(
+    file: str, text: str, catalog: Catalog, findings: Findings
+) -> Iterator[tuple[str, int, Callable[[Findings], Suites]]]:
+    """Gives the tests of a file: name, line, and what reads one; `findings` are those of the file's form."""
+    document = read_yaml(file, text, findings)
+    if document is None:
+        return
+    top = document.keys(("version",), ("tests", "administrators"))
+    if "tests" not in top and "administrators" not in top:
+        document.refuse("missing-key", "the key 'tests' or 'administrators' is missing")
+    if "version" in top:
+        top["version"].number(VERSION, VERSION)
+    for name, key, value in top["tests"].items() if "tests" in top else ():
+        yield name, key.line, partial(_case, catalog, file, name, key.line, value)
+    for name, key, value in top["administrators"].items() if "administrators" in top else ():
+        yield name, key.line, partial(_administrators, file, name, key.line, value)
+
+
+def _case(catalog: Catalog, file: str, name: str, line: int, value: Value, findings: Findings) -> Suites:
+    return Suites((_Reader(catalog, file, value.telling(findings)).case(name, line),))
+
+
+def _administrators(file: str, name: str, line: int, value: Value, findings: Findings) -> Suites:
+    return Suites((), (read_admin_case(file, name, line, value.telling(findings)),))
 
 
 def fields_of(catalog: Catalog, classes: Iterable[str]) -> list[str]:

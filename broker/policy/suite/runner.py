@@ -20,7 +20,7 @@ from broker.model import Facts, Level, OpenedBy, Presence, Provenance, Relation
 from broker.policy.decision import Policy
 from broker.policy.findings import nearest, quoted
 from broker.policy.rules import CONDITIONS
-from broker.policy.suite.administrators import run_admin_case
+from broker.policy.suite.administrators import AdminCase, NotRunnableError, run_admin_case
 from broker.policy.suite.cases import Case, Expected, Suites
 from broker.policy.suite.sentences import failure_sentence
 from broker.policy.table import LEVELS, OTHER
@@ -44,6 +44,7 @@ class Failure:
     line: int
     name: str  # of the test
     sentence: str
+    ran: bool = True  # else the test could not be run as it is written
 
     @property
     def text(self) -> str:
@@ -89,28 +90,17 @@ class SuiteReport:
         }
 
 
-class _NotRunnableError(Exception):
-    """The test cannot be run as it is written; the text says why."""
-
-
 def run(policy: Policy, suites: Suites) -> SuiteReport:
     """Runs tests against a policy. Some milliseconds a test; nothing is decided in a live way."""
     runner = _Runner(policy)
     failures: list[Failure] = []
     passed: list[str] = []
-    for case in suites.cases:
-        try:
-            sentences = runner.run(case)
-        except _NotRunnableError as exc:
-            sentences = [str(exc)]
-        failures += [Failure(case.file, case.line, case.name, sentence) for sentence in sentences]
+    cases: list[Case | AdminCase] = [*suites.cases, *suites.administrators]
+    for case in cases:
+        sentences, ran = runner.run(case)
+        failures += [Failure(case.file, case.line, case.name, sentence, ran) for sentence in sentences]
         if not sentences:
             passed.append(case.name)
-    for asked in suites.administrators:
-        sentences = run_admin_case(policy.admin, asked)
-        failures += [Failure(asked.file, asked.line, asked.name, sentence) for sentence in sentences]
-        if not sentences:
-            passed.append(asked.name)
     coverage = {rule.place: runner.reached[i] for i, rule in enumerate(policy.book.rules)}
     return SuiteReport(tuple(failures), tuple(passed), MappingProxyType(coverage), runner.situations)
 
@@ -123,11 +113,20 @@ class _Runner:
         self.reached = [0] * len(policy.book.rules)
         self.situations = 0
 
-    def run(self, case: Case) -> list[str]:
+    def run(self, case: Case | AdminCase) -> tuple[list[str], bool]:
+        """Gives a sentence for each thing that came out otherwise, and whether the test could be run."""
+        try:
+            if isinstance(case, AdminCase):
+                return run_admin_case(self._policy.admin, case), True
+            return self._run(case), True
+        except NotRunnableError as exc:
+            return [str(exc)], False
+
+    def _run(self, case: Case) -> list[str]:
         """Gives a sentence for each thing that came out otherwise, and counts the rules that decided.
 
         Raises:
-            _NotRunnableError: the test cannot be run.
+            NotRunnableError: the test cannot be run.
         """
         wrong: dict[tuple[str, Level | None, int], tuple[Situation, Expected]] = {}
         reached = 0
@@ -174,7 +173,7 @@ class _Runner:
                     narrower.setdefault(bits, (roles, (*before, word)))
             found = narrower
             if len(found) > MAX_SITUATIONS:
-                raise _NotRunnableError(
+                raise NotRunnableError(
                     "the test has too many situations; name more of the facts, or fewer roles"
                 )
         return found
@@ -185,12 +184,12 @@ class _Runner:
             known = policy.book.groups
             for group in sorted(case.groups - known.keys()):
                 sentence = f"no g line maps the group {quoted(group)}; {nearest(group, known)}"
-                raise _NotRunnableError(sentence)
+                raise NotRunnableError(sentence)
             yield policy.roles_of(case.groups)
         elif case.roles:
             for role in sorted(frozenset().union(*case.roles) - policy.roles):
                 sentence = f"the policy has no role {quoted(role)}; {nearest(role, policy.roles)}"
-                raise _NotRunnableError(sentence)
+                raise NotRunnableError(sentence)
             yield from case.roles
         else:
             mapped = self._domain.roles
@@ -231,13 +230,6 @@ class _Runner:
             ):
                 told.append(column)
         return told
-
-
-def _facts(words: Sequence[str]) -> Facts:
-    purpose, relation, kind, provenance, opened_by, presence = words
-    return Facts(
-        purpose, Relation(relation), kind, Provenance(provenance), OpenedBy(opened_by), Presence(presence)
-    )
 
 
 def _alike(expected: Mapping[str, Expected], bits: Mapping[str, int]) -> list[tuple[str, Expected]]:

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from broker.errors import PolicyInvalidError
-from broker.policy.findings import Findings
+from broker.policy.findings import Finding
 from broker.policy.suite import folder, read_suites, read_test_files
 from broker.policy.suite.cases import Expected
 from tests.policy.sample import POLICIES, small
@@ -25,10 +25,11 @@ tests:
 
 def read(text, file="tests/some.yaml"):
     """Gives the tests of one file and what is wrong with it, by name."""
-    findings = Findings()
-    suites = read_suites({file: text}, CATALOG, findings)
-    assert (suites is None) == bool(len(findings))
-    return suites, [(found.file, found.line, found.name) for found in findings]
+    try:
+        return read_suites({file: text}, CATALOG), []
+    except PolicyInvalidError as exc:
+        found = [Finding.parse(each) for each in exc.findings]
+        return None, [(each.file, each.line, each.name) for each in found]
 
 
 def test_a_test_is_what_it_says():
