@@ -8,7 +8,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -114,17 +114,20 @@ class AdminPort:
         request: Request,
         *,
         timeout: float,  # noqa: ASYNC109 - it becomes the call's deadline on the wire
-    ) -> AsyncIterator[Answer]:
+    ) -> AsyncGenerator[Answer, None]:
         """Calls a method of a personal service that answers in parts; not repeated.
 
         Raises:
             BrokerCallError: typed by reason or code; parts may have come before.
         """
+        answers = method(request, timeout=timeout, metadata=await self._authorization())
         try:
-            async for answer in method(request, timeout=timeout, metadata=await self._authorization()):
+            async for answer in answers:
                 yield answer
         except grpc.aio.AioRpcError as exc:
             raise from_rpc(exc) from None
+        finally:
+            answers.cancel()  # where nobody takes the rest, nobody makes it
 
     async def _authorization(self) -> Metadata:
         if self._token_source is None:

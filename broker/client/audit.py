@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+import hashlib
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from datetime import date, datetime
 from typing import Self
 
@@ -22,6 +24,7 @@ from broker.client.audit_values import (
     LeakRanking,
     LedgerEvent,
     MeasuredSpan,
+    PackSummary,
     Reconciled,
     TracedThing,
     UnexplainedReads,
@@ -41,6 +44,7 @@ MOST_PAGE = 500
 
 RECONCILE_TIMEOUT = 300.0
 EXPOSURE_TIMEOUT = 300.0
+PACK_TIMEOUT = 300.0
 LEAK_TIMEOUT = 130.0
 AGENTS_TIMEOUT = 130.0
 STREAM_TIMEOUT = 290.0
@@ -209,6 +213,31 @@ class AuditClient(AdminPort):
                 yield wire.exposure_totals(answer.totals)
         if not whole:
             raise ClientError("the report ended without its counts")
+
+    async def build_pack(self, query: ExposureQuery, write: Callable[[bytes], object]) -> PackSummary:
+        """Takes the notification pack of a report: an archive that anybody checks with the log's public key.
+
+        Args:
+            query: whose disclosures.
+            write: takes the archive, part by part; it is one only once this has returned.
+
+        Raises:
+            ClientError: the broker refuses, or the pack broke off; parts may have come before.
+        """
+        digest, length = hashlib.sha256(), 0
+        parts = self._personal_stream(self._stub.BuildPack, wire.pack_request(query), timeout=PACK_TIMEOUT)
+        async with aclosing(parts):
+            async for part in parts:
+                if part.HasField("summary"):
+                    summary = wire.pack_summary(part.summary)
+                    whole = digest.digest() if length else b""
+                    if (summary.length, summary.sha256) != (length, whole):
+                        break
+                    return summary
+                digest.update(part.chunk)
+                length += len(part.chunk)
+                write(part.chunk)
+        raise ClientError("the pack broke off; ask for it again")
 
     async def attribute_leak(self, complaints: bytes, *, among_all: bool = False) -> LeakRanking:
         """Ranks whose reads explain complaints; not repeated, as identifiers are counted.

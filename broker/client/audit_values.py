@@ -169,6 +169,19 @@ class ExposureTotals:
 
 
 @dataclass(frozen=True, slots=True)
+class PackSummary:
+    """What a notification pack is that came whole."""
+
+    decision_id: str
+    length: int  # in bytes; 0: nothing was ever granted of the customer whose key was given, so there is none
+    sha256: bytes
+    customers: int
+    reads: int
+    leaves: int
+    log_size: int
+
+
+@dataclass(frozen=True, slots=True)
 class LeakEvidence:
     """One read that showed a complainant's data before the contact."""
 

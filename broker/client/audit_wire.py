@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from typing import TypeVar
 
 from broker.client import audit_values as values
 from broker.client import wire
 from broker.v1 import audit_service_pb2 as pb
+
+Selecting = TypeVar("Selecting", pb.ReportExposureRequest, pb.BuildPackRequest)
 
 
 def event_filter(query: values.EventQuery) -> pb.EventFilter:
@@ -91,9 +94,22 @@ def reconciled(m: pb.ReconcileResponse) -> values.Reconciled:
 
 def exposure_request(query: values.ExposureQuery) -> pb.ReportExposureRequest:
     """Gives the message of a question about what was given out."""
-    message = pb.ReportExposureRequest(
-        tool=query.tool, customer=query.customer, customer_id=query.customer_id, grant_id=query.grant_id
-    )
+    return _selecting(pb.ReportExposureRequest(), query)
+
+
+def pack_request(query: values.ExposureQuery) -> pb.BuildPackRequest:
+    """Gives the message that asks for a pack of it."""
+    return _selecting(pb.BuildPackRequest(), query)
+
+
+def pack_summary(m: pb.PackSummary) -> values.PackSummary:
+    """Gives what a pack is."""
+    return values.PackSummary(m.decision_id, m.length, m.sha256, m.customers, m.reads, m.leaves, m.log_size)
+
+
+def _selecting(message: Selecting, query: values.ExposureQuery) -> Selecting:
+    message.tool, message.grant_id = query.tool, query.grant_id
+    message.customer, message.customer_id = query.customer, query.customer_id
     if query.agent is not None:
         message.agent.CopyFrom(wire.agent_ref(query.agent))
     if query.since is not None:

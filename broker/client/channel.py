@@ -45,12 +45,17 @@ class Method(Protocol[Request_contra, Answer_co]):
         """Calls it."""
 
 
+class Answers(AsyncIterable[Answer_co], Protocol[Answer_co]):
+    """The parts of an answer, as they come."""
+
+    def cancel(self) -> bool:
+        """Ends the call where it has not ended."""
+
+
 class StreamedMethod(Protocol[Request_contra, Answer_co]):
     """One method of a stub that answers in parts."""
 
-    def __call__(
-        self, request: Request_contra, *, timeout: float, metadata: Metadata
-    ) -> AsyncIterable[Answer_co]:
+    def __call__(self, request: Request_contra, *, timeout: float, metadata: Metadata) -> Answers[Answer_co]:
         """Calls it."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 from uuid import UUID
@@ -90,7 +90,7 @@ class StreamedMethod(Generic[Q, A]):
     name: str
     request: type[Q]
     answer: type[A]
-    handle: Callable[[Call, Q], AsyncIterator[A]]
+    handle: Callable[[Call, Q], AsyncGenerator[A, None]]
     seconds: float
 
 

@@ -187,8 +187,10 @@ class Chain:
         self._gate.permit(call.identity, method.name)  # (6)
         request = await read(method.request, context)  # (7)
         if isinstance(method, StreamedMethod):
-            async for part in method.handle(call, request):  # (8)
-                await context.write(_serialized(part, method.answer))  # (9)
+            # Closed at once where the peer goes: nothing is made, and no connection held, for nobody.
+            async with contextlib.aclosing(method.handle(call, request)) as parts:
+                async for part in parts:  # (8)
+                    await context.write(_serialized(part, method.answer))  # (9)
             return b""
         return _serialized(await method.handle(call, request), method.answer)  # (8), (9)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from broker.rpc.audit.customers import CustomerMethods
 from broker.rpc.audit.events import EventMethods
 from broker.rpc.audit.exposure import ExposureMethods
 from broker.rpc.audit.leak import LeakMethods
+from broker.rpc.audit.packs import PackMethods
 from broker.rpc.audit.proofs import ProofMethods
 from broker.rpc.audit.reporting import Reporting
 from broker.rpc.audit.traces import TraceMethods
@@ -98,12 +100,14 @@ async def open_auditing(
     reporting = Reporting(pool, reports, records, ids)
     asking = Asking(pool, ids)
     events = EventReader(pool)
-    prover = Prover(pool, Directory(tlog_dir), log_keys)
+    storage = Directory(tlog_dir)
+    prover = Prover(pool, storage, log_keys)
     return AuditService(
         EventMethods(asking, pool, events, stop),
         TraceMethods(asking, pool, events, prover),
         ProofMethods(asking, prover),
         ExposureMethods(reporting),
+        PackMethods(reporting, storage, log_keys, partial(datetime.now, UTC)),
         LeakMethods(reporting),
         AgentMethods(reporting),
         CustomerMethods(admin, pool, records, ids),

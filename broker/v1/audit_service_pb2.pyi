@@ -1224,6 +1224,138 @@ class ExposureCount(_message.Message):
 Global___ExposureCount: _TypeAlias = ExposureCount  # noqa: Y015
 
 @_typing.final
+class BuildPackRequest(_message.Message):
+    """Asks for a pack: whose data was given out. Everything that is set must hold; one of the first five is needed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_FIELD_NUMBER: _builtins.int
+    TOOL_FIELD_NUMBER: _builtins.int
+    CUSTOMER_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    GRANT_ID_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    tool: _builtins.str
+    """Optional. Through this tool, by the identity in its certificate."""
+    customer: _builtins.str
+    """Optional. Pseudonym of a customer."""
+    customer_id: _builtins.str
+    """Optional. A customer's key, in place of the pseudonym; it is in no event and not in the pack. Counts as one
+    look-up of the day.
+    """
+    grant_id: _builtins.str
+    """Optional. Under this grant."""
+    @_builtins.property
+    def agent(self) -> _common_pb2.AgentRef:
+        """Optional. By this agent."""
+
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Optional. At this time or later."""
+
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """Optional. Before this time."""
+
+    def __init__(
+        self,
+        *,
+        agent: _common_pb2.AgentRef | None = ...,
+        tool: _builtins.str = ...,
+        customer: _builtins.str = ...,
+        customer_id: _builtins.str = ...,
+        grant_id: _builtins.str = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "since", b"since", "until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "customer", b"customer", "customer_id", b"customer_id", "grant_id", b"grant_id", "since", b"since", "tool", b"tool", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BuildPackRequest: _TypeAlias = BuildPackRequest  # noqa: Y015
+
+@_typing.final
+class BuildPackResponse(_message.Message):
+    """Answers with one part of the pack."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHUNK_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    chunk: _builtins.bytes
+    """The archive's next bytes, at most 64 KiB."""
+    @_builtins.property
+    def summary(self) -> Global___PackSummary:
+        """What it was; the last part."""
+
+    def __init__(
+        self,
+        *,
+        chunk: _builtins.bytes = ...,
+        summary: Global___PackSummary | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "part", b"part", "summary", b"summary"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "part", b"part", "summary", b"summary"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["chunk", "summary"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___BuildPackResponse: _TypeAlias = BuildPackResponse  # noqa: Y015
+
+@_typing.final
+class PackSummary(_message.Message):
+    """Says what a pack is that was sent whole."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISION_ID_FIELD_NUMBER: _builtins.int
+    LENGTH_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    CUSTOMERS_FIELD_NUMBER: _builtins.int
+    READS_FIELD_NUMBER: _builtins.int
+    LEAVES_FIELD_NUMBER: _builtins.int
+    LOG_SIZE_FIELD_NUMBER: _builtins.int
+    decision_id: _builtins.str
+    """Output only. Id of the ledger event of the question."""
+    length: _builtins.int
+    """Output only. Length of the archive in bytes; 0, and so no archive, where no agent was ever granted anything of the
+    customer whose key was given, or they were erased.
+    """
+    sha256: _builtins.bytes
+    """Output only. SHA-256 of the archive, 32 bytes; empty where there is none."""
+    customers: _builtins.int
+    """Output only. Customers in its list."""
+    reads: _builtins.int
+    """Output only. Reads that it counts."""
+    leaves: _builtins.int
+    """Output only. Events that it proves."""
+    log_size: _builtins.int
+    """Output only. Size of the log under whose checkpoint it proves them."""
+    def __init__(
+        self,
+        *,
+        decision_id: _builtins.str = ...,
+        length: _builtins.int = ...,
+        sha256: _builtins.bytes = ...,
+        customers: _builtins.int = ...,
+        reads: _builtins.int = ...,
+        leaves: _builtins.int = ...,
+        log_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customers", b"customers", "decision_id", b"decision_id", "leaves", b"leaves", "length", b"length", "log_size", b"log_size", "reads", b"reads", "sha256", b"sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PackSummary: _TypeAlias = PackSummary  # noqa: Y015
+
+@_typing.final
 class AttributeLeakRequest(_message.Message):
     """Asks whose reads explain complaints."""
 

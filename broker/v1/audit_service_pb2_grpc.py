@@ -103,6 +103,11 @@ class AuditServiceStub:
                 request_serializer=broker_dot_v1_dot_audit__service__pb2.ReportExposureRequest.SerializeToString,
                 response_deserializer=broker_dot_v1_dot_audit__service__pb2.ReportExposureResponse.FromString,
                 _registered_method=True)
+        self.BuildPack = channel.unary_stream(
+                '/broker.v1.AuditService/BuildPack',
+                request_serializer=broker_dot_v1_dot_audit__service__pb2.BuildPackRequest.SerializeToString,
+                response_deserializer=broker_dot_v1_dot_audit__service__pb2.BuildPackResponse.FromString,
+                _registered_method=True)
         self.AttributeLeak = channel.unary_unary(
                 '/broker.v1.AuditService/AttributeLeak',
                 request_serializer=broker_dot_v1_dot_audit__service__pb2.AttributeLeakRequest.SerializeToString,
@@ -224,6 +229,18 @@ class AuditServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BuildPack(self, request, context):
+        """Builds the notification pack of such a report: one ZIP archive with the list, the events behind it and their
+        proofs, signed by the log's key, that anybody checks offline with the public key alone (`broker audit
+        verify-pack`). It leaves in parts as it is made, and the summary as the last part: without that it is not
+        complete. Nothing leaves before the question is on record. Returns FAILED_PRECONDITION where some of the events
+        are not published yet, which takes about a second, or where the log does not bear them out; RESOURCE_EXHAUSTED
+        where too many customers were looked up on this day.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def AttributeLeak(self, request, context):
         """Ranks agents, tools and pairs of agents by how far their reads explain complaints beyond chance: evidence, not a
         verdict. Identifiers are compared inside the records database and are in no event, answer or error. Returns
@@ -311,6 +328,11 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     servicer.ReportExposure,
                     request_deserializer=broker_dot_v1_dot_audit__service__pb2.ReportExposureRequest.FromString,
                     response_serializer=broker_dot_v1_dot_audit__service__pb2.ReportExposureResponse.SerializeToString,
+            ),
+            'BuildPack': grpc.unary_stream_rpc_method_handler(
+                    servicer.BuildPack,
+                    request_deserializer=broker_dot_v1_dot_audit__service__pb2.BuildPackRequest.FromString,
+                    response_serializer=broker_dot_v1_dot_audit__service__pb2.BuildPackResponse.SerializeToString,
             ),
             'AttributeLeak': grpc.unary_unary_rpc_method_handler(
                     servicer.AttributeLeak,
@@ -661,6 +683,33 @@ class AuditService:
             '/broker.v1.AuditService/ReportExposure',
             broker_dot_v1_dot_audit__service__pb2.ReportExposureRequest.SerializeToString,
             broker_dot_v1_dot_audit__service__pb2.ReportExposureResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BuildPack(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/broker.v1.AuditService/BuildPack',
+            broker_dot_v1_dot_audit__service__pb2.BuildPackRequest.SerializeToString,
+            broker_dot_v1_dot_audit__service__pb2.BuildPackResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -79,6 +79,14 @@ class AuditServiceStub:
     pseudonyms, the counts as the last part. An answer without that part is not complete. A read counts unless an
     event says that it came to nothing. Returns RESOURCE_EXHAUSTED where too many customers were looked up on this day.
     """
+    BuildPack: _grpc.UnaryStreamMultiCallable[_audit_service_pb2.BuildPackRequest, _audit_service_pb2.BuildPackResponse]
+    """Builds the notification pack of such a report: one ZIP archive with the list, the events behind it and their
+    proofs, signed by the log's key, that anybody checks offline with the public key alone (`broker audit
+    verify-pack`). It leaves in parts as it is made, and the summary as the last part: without that it is not
+    complete. Nothing leaves before the question is on record. Returns FAILED_PRECONDITION where some of the events
+    are not published yet, which takes about a second, or where the log does not bear them out; RESOURCE_EXHAUSTED
+    where too many customers were looked up on this day.
+    """
     AttributeLeak: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.AttributeLeakRequest, _audit_service_pb2.AttributeLeakResponse]
     """Ranks agents, tools and pairs of agents by how far their reads explain complaints beyond chance: evidence, not a
     verdict. Identifiers are compared inside the records database and are in no event, answer or error. Returns
@@ -143,6 +151,14 @@ class AuditServiceAsyncStub(AuditServiceStub):
     """Reports whose data was given out by agent, tool, customer or grant: one customer a part, in the order of their
     pseudonyms, the counts as the last part. An answer without that part is not complete. A read counts unless an
     event says that it came to nothing. Returns RESOURCE_EXHAUSTED where too many customers were looked up on this day.
+    """
+    BuildPack: _aio.UnaryStreamMultiCallable[_audit_service_pb2.BuildPackRequest, _audit_service_pb2.BuildPackResponse]  # type: ignore[assignment]
+    """Builds the notification pack of such a report: one ZIP archive with the list, the events behind it and their
+    proofs, signed by the log's key, that anybody checks offline with the public key alone (`broker audit
+    verify-pack`). It leaves in parts as it is made, and the summary as the last part: without that it is not
+    complete. Nothing leaves before the question is on record. Returns FAILED_PRECONDITION where some of the events
+    are not published yet, which takes about a second, or where the log does not bear them out; RESOURCE_EXHAUSTED
+    where too many customers were looked up on this day.
     """
     AttributeLeak: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.AttributeLeakRequest, _audit_service_pb2.AttributeLeakResponse]  # type: ignore[assignment]
     """Ranks agents, tools and pairs of agents by how far their reads explain complaints beyond chance: evidence, not a
@@ -277,6 +293,20 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         """Reports whose data was given out by agent, tool, customer or grant: one customer a part, in the order of their
         pseudonyms, the counts as the last part. An answer without that part is not complete. A read counts unless an
         event says that it came to nothing. Returns RESOURCE_EXHAUSTED where too many customers were looked up on this day.
+        """
+
+    @_abc_1.abstractmethod
+    def BuildPack(
+        self,
+        request: _audit_service_pb2.BuildPackRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_audit_service_pb2.BuildPackResponse], _abc.AsyncIterator[_audit_service_pb2.BuildPackResponse]]:
+        """Builds the notification pack of such a report: one ZIP archive with the list, the events behind it and their
+        proofs, signed by the log's key, that anybody checks offline with the public key alone (`broker audit
+        verify-pack`). It leaves in parts as it is made, and the summary as the last part: without that it is not
+        complete. Nothing leaves before the question is on record. Returns FAILED_PRECONDITION where some of the events
+        are not published yet, which takes about a second, or where the log does not bear them out; RESOURCE_EXHAUSTED
+        where too many customers were looked up on this day.
         """
 
     @_abc_1.abstractmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import uuid
@@ -20,6 +21,8 @@ from broker.client import BrokerClient
 from broker.v1 import access_service_pb2 as pb
 from broker.v1 import (
     access_service_pb2_grpc,
+    audit_service_pb2,
+    audit_service_pb2_grpc,
     common_pb2,
     containment_service_pb2,
     containment_service_pb2_grpc,
@@ -58,6 +61,7 @@ class FakeBroker(
     key_service_pb2_grpc.KeyServiceServicer,
     containment_service_pb2_grpc.ContainmentServiceServicer,
     ticket_feed_service_pb2_grpc.TicketFeedServiceServicer,
+    audit_service_pb2_grpc.AuditServiceServicer,
 ):
     """Grants everything but one field; remembers who asked for what."""
 
@@ -68,6 +72,8 @@ class FakeBroker(
     deadlines: list[float] = field(default_factory=list)
     live: set[str] = field(default_factory=set)
     batches: list[int] = field(default_factory=list)
+    pack: list[audit_service_pb2.BuildPackResponse] = field(default_factory=list)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)  # a pack was taken, or its taker went
     target: str = ""
 
     def count(self, method: str) -> int:
@@ -204,6 +210,14 @@ class FakeBroker(
             count += len(part.events)
         return ticket_feed_service_pb2.ResyncTicketsResponse(tickets=count - 1)
 
+    async def BuildPack(self, request, context):  # noqa: N802
+        await self.note("BuildPack", context)
+        try:
+            for part in self.pack:
+                yield part
+        finally:
+            self.ended.set()
+
 
 @dataclass(frozen=True)
 class Pki:
@@ -241,6 +255,7 @@ async def broker(pki: Pki) -> AsyncIterator[FakeBroker]:
     key_service_pb2_grpc.add_KeyServiceServicer_to_server(fake, server)
     containment_service_pb2_grpc.add_ContainmentServiceServicer_to_server(fake, server)
     ticket_feed_service_pb2_grpc.add_TicketFeedServiceServicer_to_server(fake, server)
+    audit_service_pb2_grpc.add_AuditServiceServicer_to_server(fake, server)
     credentials = grpc.ssl_server_credentials(
         [(pki.server_key, pki.server_cert)], pki.ca_file.read_bytes(), require_client_auth=True
     )

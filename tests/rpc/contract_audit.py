@@ -176,8 +176,14 @@ def _erasures() -> Mapping[str, tuple[str, Message]]:
     return wrong
 
 
-def _exposures() -> Mapping[str, tuple[str, Message]]:
-    kind = audit.ReportExposureRequest
+async def _pack(company: Company) -> Message:
+    await _published(company)
+    return audit.BuildPackRequest(agent=ref(subject="ivan"))
+
+
+def _exposures(
+    kind: type[audit.ReportExposureRequest | audit.BuildPackRequest],
+) -> Mapping[str, tuple[str, Message]]:
     noon = Timestamp(seconds=1_700_000_000)
     wrong: dict[str, tuple[str, Message]] = {
         "nothing": ("agent", kind()),
@@ -240,8 +246,10 @@ CONTRACT: dict[str, Rpc] = {
         },
     ),
     "AuditService/ReportExposure": personal(
-        _constant(audit.ReportExposureRequest(agent=ref(subject="alice"))), _exposures()
+        _constant(audit.ReportExposureRequest(agent=ref(subject="alice"))),
+        _exposures(audit.ReportExposureRequest),
     ),
+    "AuditService/BuildPack": personal(_pack, _exposures(audit.BuildPackRequest)),
     "AuditService/ResolvePseudonyms": Rpc(
         "admin",
         _constant(audit.ResolvePseudonymsRequest(pseudonyms=["0" * 32], reason="INC-7")),

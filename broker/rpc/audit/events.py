@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import asyncpg
@@ -66,7 +66,7 @@ class EventMethods:
 
     async def _stream(
         self, call: Call, request: pb.StreamEventsRequest
-    ) -> AsyncIterator[pb.StreamEventsResponse]:
+    ) -> AsyncGenerator[pb.StreamEventsResponse, None]:
         start = request.from_index if request.HasField("from_index") else None
         if start is not None and not 0 <= start <= MOST_LEAVES:
             raise RequestMalformedError(field="from_index", cause="index")

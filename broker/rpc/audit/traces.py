@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -128,7 +128,7 @@ class TraceMethods:
 
     async def _reconcile(
         self, call: Call, request: pb.ReconcileRequest
-    ) -> AsyncIterator[pb.ReconcileResponse]:
+    ) -> AsyncGenerator[pb.ReconcileResponse, None]:
         since, until = _period(request)
         await self._asking.asked(call, "reconcile", since=since.isoformat(), until=until.isoformat())
         async for part in reconcile(self._pool, since, until):
