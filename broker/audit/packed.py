@@ -152,6 +152,17 @@ def verify_pack(
         raise LogInvalidError("The pack cannot be read: a member is not what it should be.") from exc
 
 
+def listed(path: Path) -> tuple[dict[str, Any], Iterator[dict[str, Any]]]:
+    """Reads the report and the customers of a pack that one has made or fetched; nothing is checked."""
+
+    def customers() -> Iterator[dict[str, Any]]:
+        with zipfile.ZipFile(path) as archive, archive.open(CUSTOMERS) as member:
+            yield from map(json.loads, member)
+
+    with zipfile.ZipFile(path) as archive:
+        return json.loads(archive.read(REPORT)), customers()
+
+
 class _Reader:
     def __init__(
         self, archive: zipfile.ZipFile, anchors: Sequence[VerifierKey], progress: Callable[[str], None]

@@ -88,6 +88,55 @@ def test_a_pack_is_checked_with_the_key_alone(broker, name, key, tmp_path, monke
     assert "customers.jsonl" in refused.err
 
 
+def test_a_pack_over_the_port(broker, name, key, company, tmp_path, monkeypatch):
+    """The broker makes it: no key or folder of the log's is needed here; it lists what the report does."""
+    person = ("--as", "audrey", "--dir", company.folder)
+    asked = ("audit", "exposure", "--agent", name)
+    report = broker(*asked, "--json").data
+    monkeypatch.setenv("BROKER_CONFIG", str(tmp_path / "nothing.toml"))
+    packs = [tmp_path / f"{n}.zip" for n in range(3)]
+
+    said = broker(*asked, "--pack", packs[0], "--json", *person)
+    assert said.code == 0, said.err
+    told = said.data.pop("pack")
+    lines = [
+        json.loads(line) for line in broker(*asked, "--pack", packs[1], "--jsonl", *person).out.splitlines()
+    ]
+    table = broker(*asked, "--pack", packs[2], *person)
+
+    assert said.data["customers"] == report["customers"] == lines[:-1]
+    assert said.data["totals"] == report["totals"] == lines[-1]
+    assert said.data["selection"] == {"agent": name}
+    assert (told["file"], told["reads"]) == (str(packs[0]), report["totals"]["reads"])
+    assert "customer.name" in table.out
+    assert str(packs[2]) in table.err
+    for pack in packs:
+        assert pack.stat().st_mode & 0o777 == 0o600
+        assert broker("audit", "verify-pack", pack, "--key", key, "--json").data["selection"] == {
+            "agent": name
+        }
+
+
+def test_a_pack_that_is_refused_leaves_no_file(broker, name, company, tmp_path):
+    """Nor one for whom there is nothing to pack; what is there is not touched."""
+    asked = ("audit", "exposure", "--agent", name, "--dir", company.folder, "--pack")
+    refused = broker(*asked, tmp_path / "a.zip", "--as", "anna")
+    assert (refused.code, "ADMIN_DENIED" in refused.err) == (1, True)
+    nobody = broker(
+        "audit", "exposure", "--customer-id", "no such person", "--pack", tmp_path / "b.zip",
+        "--as", "audrey", "--dir", company.folder,
+    )  # fmt: skip
+    assert (nobody.code, "ever granted" in nobody.err) == (1, True)
+    away = broker(*asked, tmp_path / "nowhere" / "c.zip", "--as", "audrey")
+    assert (away.code, "no folder" in away.err) == (2, True)
+    assert list(tmp_path.iterdir()) == []
+
+    (tmp_path / "d.zip").write_text("mine")
+    taken = broker(*asked, tmp_path / "d.zip", "--as", "audrey")
+    assert (taken.code, "never replaces" in taken.err) == (1, True)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("d.zip", "mine")]
+
+
 async def key_of(company, pseudonym: str) -> str:
     """Gives the customer's key, as a grant that still lives tells it to a superuser."""
     conn = await asyncpg.connect(company.dsn())
@@ -127,13 +176,12 @@ def test_what_is_asked_wrongly_is_said(broker, name):
 
 
 def test_over_the_port_it_says_the_same(broker, name, company, tmp_path):
-    """With a person, the broker is asked, and tells what the database tells; a pack is not made there."""
+    """With a person, the broker is asked, and tells what the database tells."""
     person = ("--as", "audrey", "--dir", company.folder)
     asked = ("audit", "exposure", "--agent", name)
 
     assert broker(*asked, "--json", *person).data == broker(*asked, "--json").data
     assert broker(*asked, "--jsonl", *person).out == broker(*asked, "--jsonl").out
-    assert broker(*asked, "--pack", "x.zip", *person).code == 2
 
     file = tmp_path / "complaints.csv"
     file.write_text(

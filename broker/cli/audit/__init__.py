@@ -10,7 +10,8 @@ from broker.cli.audit.attribute import attribute
 from broker.cli.audit.cosign import cosign
 from broker.cli.audit.customers import erase, resolve
 from broker.cli.audit.events import event, events
-from broker.cli.audit.exposure import exposure, verify_pack
+from broker.cli.audit.exposure import exposure
+from broker.cli.audit.packs import verify_pack
 from broker.cli.audit.proofs import prove, prove_consistency, verify_proof
 from broker.cli.audit.prune import prune
 from broker.cli.audit.reconcile import reconcile

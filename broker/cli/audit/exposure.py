@@ -1,4 +1,4 @@
-"""`broker audit exposure` and `verify-pack`: whose data was given out, and the pack that proves it."""
+"""`broker audit exposure`: whose data was given out."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import asyncio
 import json
 import sys
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 import typer
 
-from broker.cli.audit import filters
-from broker.cli.audit.options import Json, Keys, log_keys, read_keys, storage, who
+from broker.cli.audit import filters, packs
+from broker.cli.audit.options import Json, who
 from broker.cli.output import CommandFailedError, Progress, print_json, print_line, print_table, progress, say
 from broker.cli.persons import Administrator, run
 from broker.errors import StartupError
@@ -22,7 +21,6 @@ from broker.settings import Settings, read_settings
 
 if TYPE_CHECKING:
     from broker.audit.exposure import Selection
-    from broker.audit.pack import Packed
     from broker.client import AuditClient, ExposedCustomer, ExposureQuery, ExposureTotals
 
 REPORT_SECONDS = 600.0
@@ -64,23 +62,22 @@ def exposure(
     """Tell whose data was given out: which fields, when, on which tickets.
 
     By agent, tool, customer or grant, and time. A read counts unless an event says that it came to nothing.
-    Customers and tickets are pseudonyms. With --pack: one signed file that anybody checks offline. Asks the
-    broker for whom a token or --as is given; else runs as broker_auditor (BROKER_AUDITOR_DSN; --pack:
-    BROKER_TLOG_DIR, BROKER_TLOG_KEYS_DIR). The question is an event of the ledger.
+    Customers and tickets are pseudonyms. With --pack: one signed file that anybody checks offline, written
+    whole or not at all. Asks the broker for whom a token or --as is given; else runs as broker_auditor
+    (BROKER_AUDITOR_DSN; --pack: BROKER_TLOG_DIR, BROKER_TLOG_KEYS_DIR). The question is an event of the
+    ledger.
 
     \b
     Example:
-      broker audit exposure --agent "https://idp.example|mallory" --since 2026-08-01 --pack incident.zip
+      broker audit exposure --agent mallory --since 2026-08-01 --pack incident.zip --as audrey
       broker audit exposure --customer-id 5 --json --as audrey
     """
     from broker.audit.exposure import Selection
     from broker.client import AgentName, ExposureQuery
 
     _check(agent, tool, customer, customer_id, grant)
-    if pack is not None and pack.exists():
-        raise CommandFailedError(f"{pack} is there already; a pack never replaces a file")
-    if pack is not None and administrator is not None:
-        raise StartupError("--pack is made at the log's files, as broker_auditor: leave the person out")
+    if pack is not None:
+        packs.check_free(pack)
     begin, end = filters.period(since, until)
     grant_id = UUID(grant) if grant else None
 
@@ -93,10 +90,13 @@ def exposure(
             tool=tool, customer=customer, customer_id=customer_id, grant_id=grant, since=begin, until=end,
             agent=AgentName(issuer, subject) if agent else None,
         )  # fmt: skip
-        told_of = selected(customer or customer_id).as_mapping()
-        if customer_id:
-            del told_of["customer"]  # a key; which pseudonym it has, the broker alone knows
-        answer = _over_port(administrator, query, told_of, lines=as_lines)
+        if pack is not None:
+            answer = packs.over_port(administrator, query, pack, lines=as_lines)
+        else:
+            told_of = selected(customer or customer_id).as_mapping()
+            if customer_id:
+                del told_of["customer"]  # a key; which pseudonym it has, the broker alone knows
+            answer = _over_port(administrator, query, told_of, lines=as_lines)
     else:
         settings = read_settings("auditor_dsn", *(["tlog_dir", "tlog_keys_dir"] if pack else []))
         with progress("Reading disclosures") as told:
@@ -108,8 +108,7 @@ def exposure(
     else:
         _print(answer)
     if pack is not None and not as_json:
-        say(f"{pack}: {answer['pack']['leaves']:,} events proved")
-        say(f"  check it with the log's public key: broker audit verify-pack {pack} --key KEY")
+        packs.tell(answer["pack"])
 
 
 def _check(agent: str, tool: str, customer: str, customer_id: str, grant: str) -> None:
@@ -186,9 +185,7 @@ async def _run(
             finally:
                 await records.close()
             if found.pseudonym is None:
-                raise CommandFailedError(
-                    "no agent was ever granted anything of this customer, or they were erased"
-                )
+                raise CommandFailedError(packs.NOBODY)
             customer = found.pseudonym
         selection = selected(customer)
         await put_question(pool, ids, by, selection, "pack" if pack else "exposure")
@@ -206,29 +203,10 @@ async def _run(
         if not lines:
             answer["customers"] = customers
         if pack is not None:
-            answer["pack"] = _packed(pack, await _pack(settings, pool, selection, pack, told))
+            answer["pack"] = await packs.from_database(settings, pool, selection, pack, told)
         return answer
     finally:
         await pool.close()
-
-
-async def _pack(settings: Settings, pool: Any, selection: Selection, path: Path, told: Progress) -> Packed:
-    from broker.audit.pack import build_pack
-
-    return await build_pack(
-        pool, selection, path, keys=log_keys(settings), storage=storage(settings), now=datetime.now(UTC),
-        progress=told,
-    )  # fmt: skip
-
-
-def _packed(path: Path, packed: Packed) -> dict[str, Any]:
-    return {
-        "file": str(path),
-        "customers": packed.customers,
-        "reads": packed.reads,
-        "leaves": packed.leaves,
-        "log_size": packed.size,
-    }
 
 
 def _print(answer: dict[str, Any]) -> None:
@@ -251,38 +229,3 @@ def _print(answer: dict[str, Any]) -> None:
         ((name, count["clear"], count["masked"]) for name, count in totals["classes"].items()),
     )
     print_line(f"{totals['customers']:,} customers, {totals['reads']:,} disclosures")
-
-
-def verify_pack(
-    file: Annotated[Path, typer.Argument(metavar="PACK", help="As `broker audit exposure --pack` wrote it.")],
-    key: Keys = None,
-    as_json: Json = False,
-) -> None:
-    """Verify a notification pack with the public key alone.
-
-    Offline: no database, no broker, no settings. The signature, the digests, the proof of every event, and
-    the list and counts made again from the events. Exit code 1 where anything does not hold.
-
-    \b
-    Example:
-      broker audit verify-pack incident.zip --key log.pub
-    """
-    from broker.audit.packed import verify_pack as verify
-
-    keys = read_keys(key)
-    if not keys:
-        raise StartupError("give the log's public key: --key, or BROKER_LOG_KEY")
-    try:
-        with progress("Checking the pack") as told:
-            verdict = verify(file, keys, told)
-    except OSError as exc:
-        raise CommandFailedError(f"{file}: {exc.strerror}") from None
-    totals = verdict.report["totals"]
-    if as_json:
-        print_json({"holds": True, "origin": verdict.origin, "size": verdict.size,
-                    "create_time": verdict.create_time, **verdict.report})  # fmt: skip
-        return
-    asked = ", ".join(f"{name} {text}" for name, text in verdict.report["selection"].items())
-    say(f"the pack holds: {asked}")
-    say(f"  {totals['customers']:,} customers, {totals['reads']:,} disclosures, each proved to be on record")
-    say(f"  log {verdict.origin} of size {verdict.size:,}; packed {verdict.create_time}")
