@@ -12,6 +12,7 @@ import pytest
 
 from broker.audit.disclosures import keep_up, lag, step
 from broker.database import open_pool
+from tests.audit.conftest import FACTS
 from tests.conftest import LOGIN_ROLES
 
 TALLY_ANEW = """
@@ -148,6 +149,26 @@ async def test_a_broken_leaf_stops_nobody(audited):
 
     rows = await audited.rows("SELECT event_id, unreadable FROM broker.disclosed ORDER BY event_id")
     assert [*((event, True) for event in broken), (whole, False)] == [tuple(r) for r in rows]
+
+
+async def test_words_of_any_length_stop_nobody(audited):
+    """A tool's name or a fact too long for any index is a row like others, and those after it are taken."""
+    long = [audited.rng.randbytes(9000).hex() for _ in range(2)]
+    facts = dict.fromkeys(FACTS, long[0])
+    reads = [
+        await audited.put(tool=long[0], facts=facts),
+        await audited.put(tool=long[1], facts=facts, customer="c2"),
+        await audited.put(tool=long[1], customer="c3"),
+    ]
+    await audited.catch_up()
+
+    rows = await audited.rows("SELECT * FROM broker.disclosed ORDER BY customer")
+    assert [(row["event_id"], row["tool"]) for row in rows] == list(
+        zip(reads, [*long, long[1]], strict=True)
+    )
+    assert await audited.rows("SELECT count(*) AS n FROM broker.disclosure_name") == [(3,)]
+    # Words of three make up the queue, which the tallies of unexplained visits have in their key.
+    assert {rows[0][fact] for fact in FACTS} == {long[0][:100]}
 
 
 async def test_an_outcome_narrows_the_read_of_its_own_agent_and_grant(audited):
