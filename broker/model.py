@@ -251,3 +251,17 @@ class RecordSlice:
 
     rows: Mapping[str, Sequence[Row]] = field(default_factory=dict)
     truncated: frozenset[str] = frozenset()
+
+
+LAST_ID = UUID(int=(1 << 128) - 1)
+"""No event's id is greater."""
+
+
+def id_time(event_id: UUID) -> float:
+    """Gives the time in a UUIDv7, POSIX seconds."""
+    return (event_id.int >> 80) / 1000
+
+
+def id_floor(time: float) -> UUID:
+    """Gives the smallest UUIDv7 of a time, POSIX seconds, as `broker.uuid7_floor` does."""
+    return UUID(int=max(0, int(time * 1000)) << 80)

@@ -22,6 +22,7 @@ from uuid import UUID
 from broker.audit.event_filter import EventFilter, StoredEvent
 from broker.audit.postings import BITMAP, CHUNK, common
 from broker.database import Connection, queries
+from broker.model import LAST_ID, id_floor, id_time
 
 Q = queries("events")
 
@@ -39,11 +40,10 @@ FIRST_SLICE = 16
 MOST_SLICE = 1024
 """Chunks of one step, four times as many as in the step before: whoever finds something soon reads little."""
 
-BACK = 5_000
-"""Milliseconds before the last leaf's event from which on events are looked for that are no leaves: what was
+BACK = 5.0
+"""Seconds before the last leaf's event from which on events are looked for that are no leaves: what was
 late by more is a leaf within seconds, too."""
 
-LAST_ID = UUID(int=(1 << 128) - 1)
 EVER = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
 
 
@@ -97,7 +97,7 @@ class Walk:
     # --- (1) ---------------------------------------------------------------------------------------
     async def _pending(self, place: Place, most: int) -> tuple[Sequence[StoredEvent], Place | None]:
         last = await self._conn.fetchval(Q.last_leaf, place.size)
-        floor = UUID(int=0) if last is None else UUID(int=max((last.int >> 80) - BACK, 0) << 80)
+        floor = UUID(int=0) if last is None else id_floor(id_time(last) - BACK)
         at = UUID(int=place.at)
         low, high = (max(at, floor), LAST_ID) if self._oldest_first else (floor, at)
         rows = await self._conn.fetch(
@@ -219,10 +219,5 @@ class Walk:
 
 def _ids_between(since: datetime | None, until: datetime | None) -> tuple[UUID, UUID]:
     """Gives the ids between which events of a time are, generously."""
-    low = UUID(int=0) if since is None else _floor(since - SLACK)
-    return low, LAST_ID if until is None else _floor(until + SLACK)
-
-
-def _floor(moment: datetime) -> UUID:
-    """Gives the smallest UUIDv7 of a moment."""
-    return UUID(int=max(int(moment.timestamp() * 1000), 0) << 80)
+    low = UUID(int=0) if since is None else id_floor((since - SLACK).timestamp())
+    return low, LAST_ID if until is None else id_floor((until + SLACK).timestamp())

@@ -25,6 +25,7 @@ from broker.audit.exposed import CustomerExposure, Manner, Read, Totals, fold, i
 from broker.audit.record import Auditor, put_on_record
 from broker.database import Connection, queries, transaction
 from broker.ledger import EventIds
+from broker.model import LAST_ID, id_floor
 from broker.policy.catalog_reader import read_catalog
 from broker.policy.findings import Findings
 
@@ -35,8 +36,6 @@ AT_ONCE = 20_000
 
 SKEW = timedelta(seconds=61)
 """How far an event's id may be from its time (the append refuses more): the index goes by id."""
-
-ENDLESS = UUID(int=(1 << 128) - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +67,8 @@ class Selection:
     @property
     def ids(self) -> tuple[UUID, UUID]:
         """Gives bounds of the event ids: every selected one is between them, others may be."""
-        low = _floor(self.since - SKEW) if self.since else UUID(int=0)
-        return low, _floor(self.until + SKEW) if self.until else ENDLESS
+        low = id_floor((self.since - SKEW).timestamp()) if self.since else UUID(int=0)
+        return low, id_floor((self.until + SKEW).timestamp()) if self.until else LAST_ID
 
 
 async def put_question(
@@ -194,8 +193,3 @@ def _counted(customers: Iterator[CustomerExposure], totals: Totals) -> list[Cust
     for one in found:
         totals.add(one)
     return found
-
-
-def _floor(time: datetime) -> UUID:
-    """Gives the smallest UUIDv7 of a time, as `broker.uuid7_floor` does."""
-    return UUID(int=max(int(time.timestamp() * 1000), 0) << 80)

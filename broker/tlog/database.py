@@ -8,16 +8,13 @@ from uuid import UUID
 
 from broker.database import Connection, queries, translated
 from broker.merkle import HASH_SIZE, hashes_in
+from broker.model import LAST_ID
 from broker.tlog.checkpoint import LogInvalidError
 
 Q = queries("tlog")
 
 CHUNK = 8192
 """Leaf hashes that are read at once: about ten milliseconds of hashing between two looks at the loop."""
-
-
-LAST_ID = UUID(int=(1 << 128) - 1)
-"""Behind every event."""
 
 
 @dataclass(frozen=True, slots=True)

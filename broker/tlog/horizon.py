@@ -16,6 +16,8 @@ from collections import deque
 from dataclasses import dataclass
 from uuid import UUID
 
+from broker.model import id_floor, id_time
+
 SKEW = 60.0
 """Seconds that an event's id may be off the database's clock; 050_ledger.sql refuses more."""
 
@@ -76,13 +78,3 @@ class Sweep:
         passed = now - self.looked_at
         due = max(LEAST_SLICE, SWEEP * passed, self.span * passed / LONGEST_SWEEP)
         return min(reach, id_floor(at + due))
-
-
-def id_time(event_id: UUID) -> float:
-    """Gives the time in a UUIDv7, POSIX seconds."""
-    return (event_id.int >> 80) / 1000
-
-
-def id_floor(time: float) -> UUID:
-    """Gives the smallest UUIDv7 of a time, POSIX seconds."""
-    return UUID(int=max(0, int(time * 1000)) << 80)

@@ -35,10 +35,11 @@ from broker.database import connection, open_pool
 from broker.errors import BrokerError, StartupError
 from broker.keys import LogKeyFolder
 from broker.merkle import Edge, Tile
+from broker.model import LAST_ID, id_floor, id_time
 from broker.note import sign
 from broker.tlog.checkpoint import Checkpoint, LogInvalidError, TrustedKeys
-from broker.tlog.database import LAST_ID, Head, TreeTable
-from broker.tlog.horizon import Horizon, Sweep, id_floor, id_time
+from broker.tlog.database import Head, TreeTable
+from broker.tlog.horizon import Horizon, Sweep
 from broker.tlog.published import Published, read_checkpoint, read_edge, read_root, rotation_name
 from broker.tlog.storage import CHECKPOINT, Storage, StorageConflictError
 

@@ -22,8 +22,9 @@ from broker.database import migrate
 from broker.dev.postgres import EmbeddedPostgres
 from broker.keys import LogKeyFolder
 from broker.ledger import ADMIN_DOOR, NO_TRACE, Event, EventIds, EventKind, append_events
+from broker.model import id_floor
 from broker.tlog import Directory, LogState, Sequencer, TreeTable, TrustedKeys, Verifier
-from broker.tlog.horizon import SWEEP, id_floor
+from broker.tlog.horizon import SWEEP
 from broker.tlog.sequencer import REACH
 
 ROLES = Path(__file__).parents[2] / "deploy" / "roles.sql"

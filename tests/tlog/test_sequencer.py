@@ -14,8 +14,8 @@ import pytest
 
 from broker.ledger import EventIds
 from broker.merkle import EMPTY_ROOT
+from broker.model import id_floor
 from broker.tlog import Directory, Step, StorageConflictError, TreeTable
-from broker.tlog.horizon import id_floor
 from tests.tlog.conftest import administrator
 
 

@@ -8,10 +8,10 @@ import uuid
 import pytest
 
 from broker.merkle import Edge, leaf_hash
+from broker.model import id_floor
 from broker.note import sign
 from broker.tlog import Checkpoint, LogInvalidError, TrustedKeys
 from broker.tlog.columns import COLUMNS
-from broker.tlog.horizon import id_floor
 from broker.tlog.verify import Kind
 from tests.tlog.conftest import COUNT, cut, verified
 
