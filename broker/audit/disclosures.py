@@ -60,17 +60,37 @@ async def lag(pool: asyncpg.Pool) -> Lag:
     return Lag(row["indexed_to"], row["newest"], row["behind"])
 
 
-async def step(pool: asyncpg.Pool, *, most: int = BATCH, exact: bool = False) -> bool:
+async def step(pool: asyncpg.Pool, *, most: int = BATCH) -> bool:
     """Walks some events further; tells whether that was all.
 
     Args:
         pool: connections as broker_admin or broker_auditor.
-        most: events at most.
-        exact: looks again at the last minute, where transactions may have committed out of order.
+        most: events at most, and as many that are looked at again.
     """
     async with connection(pool) as conn:
-        [row] = await conn.fetch(Q.walk, most, exact)
+        [row] = await conn.fetch(Q.walk, most)
     return bool(row["caught_up"])
+
+
+async def look_again(
+    pool: asyncpg.Pool, *, most: int = BATCH, progress: Callable[[str], None] = lambda _: None
+) -> None:
+    """Takes what transactions that committed late have brought since the first look, in slices.
+
+    Mostly that is a minute of events. While some transaction that writes stays open, in whatever database of
+    the cluster, it is everything since that began: many slices, each of them short.
+
+    Args:
+        pool: connections as broker_admin or broker_auditor.
+        most: events of a slice.
+        progress: hears how far it is.
+    """
+    reached = upto = None
+    while reached is None or reached != upto:
+        async with connection(pool) as conn:
+            [row] = await conn.fetch(Q.look_again, most, reached, upto)
+        reached, upto = row["reached"], row["upto"]
+        progress("Looking for disclosures that were committed late")
 
 
 async def catch_up(pool: asyncpg.Pool, progress: Callable[[str], None] = lambda _: None) -> None:
@@ -78,7 +98,7 @@ async def catch_up(pool: asyncpg.Pool, progress: Callable[[str], None] = lambda 
     while not await step(pool):
         now = await lag(pool)
         progress(f"Indexing disclosures: at {now.indexed_to:%Y-%m-%d %H:%M}")
-    await step(pool, exact=True)
+    await look_again(pool, progress=progress)
 
 
 def until(stop: asyncio.Event) -> Callable[[float], Awaitable[None]]:

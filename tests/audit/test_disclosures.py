@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
-from broker.audit.disclosures import keep_up, lag, step
+from broker.audit.disclosures import keep_up, lag, look_again, step
 from broker.database import open_pool
 from tests.audit.conftest import FACTS
 from tests.conftest import LOGIN_ROLES
@@ -79,8 +79,9 @@ async def test_tallies_are_those_of_all_rows_counted_anew(audited, seed):
             levels=rng.choice(shapes),
             facts={"ticket_kind": rng.choice(["general", "billing"])},
         )
-    while not await step(audited.pool, most=rng.randrange(1, 40), exact=rng.random() < 0.5):
-        pass
+    while not await step(audited.pool, most=rng.randrange(1, 40)):
+        if rng.random() < 0.5:
+            await look_again(audited.pool, most=rng.randrange(1, 40))
     await audited.catch_up()
 
     assert count == len(await audited.rows("SELECT FROM broker.disclosed"))
@@ -126,6 +127,47 @@ async def test_nothing_is_settled_while_an_older_transaction_is_under_way(audite
     assert await settled_since(began)
 
 
+async def test_a_second_look_goes_in_slices(audited):
+    """However long a transaction was open, no statement looks again at more than told; none is lost."""
+    began = datetime.now(UTC) - timedelta(minutes=10)
+    late = await asyncpg.connect(audited.database.dsn())
+    held = late.transaction()
+    await held.start()
+    lost = await audited.put(conn=late, at=began + timedelta(seconds=25, milliseconds=500))
+    for second in range(60):
+        await audited.put(at=began + timedelta(seconds=second))
+    await audited.catch_up()
+    slices = []
+    other = await audited.put(at=began + timedelta(seconds=30, milliseconds=500))
+    await look_again(audited.pool, most=10, progress=slices.append)
+
+    async def taken(event):
+        return await audited.conn.fetchval(
+            "SELECT count(*) FROM broker.disclosure WHERE event_id = $1", event
+        )
+
+    while_held = await taken(other), await taken(lost)
+    await held.commit()
+    await late.close()
+    looked_at, settled = [], uuid.UUID(int=0)
+    while True:
+        await step(audited.pool, most=10)
+        place = await audited.conn.fetchrow("SELECT settled_id, seen_id FROM broker.disclosure_place")
+        looked_at.append(
+            await audited.conn.fetchval(
+                "SELECT count(*) FROM broker.ledger_event WHERE id > $1 AND id <= $2", settled, place[0]
+            )
+        )
+        settled = place[0]
+        if settled == place[1]:
+            break
+
+    assert while_held == (1, 0)
+    assert len(slices) == 7
+    assert looked_at == [10] * 6 + [2]
+    assert await taken(lost) == 1
+
+
 async def test_an_append_has_its_number_before_its_clock_is_looked_at(audited):
     """What settling rests on: whoever passed the check of the clock is a transaction with a number."""
     numbered = "SELECT pg_current_xact_id_if_assigned() IS NOT NULL"
@@ -163,9 +205,7 @@ async def test_words_of_any_length_stop_nobody(audited):
     await audited.catch_up()
 
     rows = await audited.rows("SELECT * FROM broker.disclosed ORDER BY customer")
-    assert [(row["event_id"], row["tool"]) for row in rows] == list(
-        zip(reads, [*long, long[1]], strict=True)
-    )
+    assert [(row["event_id"], row["tool"]) for row in rows] == list(zip(reads, [*long, long[1]], strict=True))
     assert await audited.rows("SELECT count(*) AS n FROM broker.disclosure_name") == [(3,)]
     # Words of three make up the queue, which the tallies of unexplained visits have in their key.
     assert {rows[0][fact] for fact in FACTS} == {long[0][:100]}
@@ -195,7 +235,8 @@ async def test_walkers_take_turns(audited):
     for i in range(40):
         await audited.put(customer=f"c{i}")
     pools = [await open_pool(audited.database.dsn("broker_admin"), name="w") for _ in range(3)]
-    await asyncio.gather(*(step(pool, most=7, exact=True) for pool in pools for _ in range(4)))
+    looks = [look(pool, most=7) for pool in pools for _ in range(4) for look in (step, look_again)]
+    await asyncio.gather(*looks)
     for pool in pools:
         await pool.close()
 
