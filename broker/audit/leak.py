@@ -4,19 +4,18 @@
     (2) have the records database turn them into pseudonyms, behind a pass that (1) alone gives
     (3) bring the index of disclosures up to now
     (4) fetch the complainants' reads before the contact, and what chance is worked out from
-    (5) rank (attribution.py)
-    (6) compare the evidence with the ledger's own bytes
+    (5) drop those that the ledger's own bytes do not bear out (evidence.py)
+    (6) rank (attribution.py)
     (7) put on record whose pseudonyms were learnt and what was answered, then answer
 
 Invariants:
 - no identifier is in an event, an answer or an error; lines of the file are told by their numbers;
-- evidence is what the leaf says: a row of the index that its leaf does not bear out is no evidence.
+- evidence is what the leaf says: a row of the index that its leaf does not bear out counts for nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,6 +38,7 @@ from broker.audit.attribution import (
 )
 from broker.audit.complaints import Complaint, Complaints, Unused
 from broker.audit.disclosures import catch_up
+from broker.audit.evidence import borne_out
 from broker.audit.record import Auditor, put_on_record
 from broker.database import connection, queries
 from broker.ledger import EventIds
@@ -47,6 +47,9 @@ Q = queries("attribution")
 
 MOST_READS = 2000
 """Reads of one complainant that are looked at; a person with more is no customer but a test account."""
+
+AT_ONCE = 2000
+"""Leaves that are fetched and compared at once."""
 
 FOUND = {
     "none": "matches nobody in the ledger",
@@ -135,11 +138,11 @@ async def attribute_leak(
     await catch_up(pool, progress)  # (3)
     progress("Comparing with the ledger")
     async with connection(pool) as conn:
-        names = {r["name_id"]: r for r in await conn.fetch(Q.names)}
-        cases, more = await _cases(conn, customers)  # (4)
+        names = {r["name_id"]: {"kind": r["kind"], "name": r["name"]} for r in await conn.fetch(Q.names)}
+        cases, more, tampered = await _cases(conn, customers, names)  # (4), (5)
         chance = await _chance(conn, cases, names)
-        found = await asyncio.to_thread(attribute, cases, chance, conditioned=conditioned)  # (5)
-        suspects, tampered = await _suspects(conn, found, cases, names)  # (6)
+        found = await asyncio.to_thread(attribute, cases, chance, conditioned=conditioned)  # (6)
+    suspects = _suspects(found, cases, names)
     await put_on_record(pool, ids, by, {
         "query": "attribute",
         "answers": str(question),
@@ -186,32 +189,53 @@ async def _match(
     return matched, unused
 
 
-async def _cases(conn: Any, customers: Sequence[tuple[Complaint, str]]) -> tuple[list[Case], list[Unused]]:
-    rows = await conn.fetch(Q.reads, [pseudonym for _, pseudonym in customers], MOST_READS + 1)
+async def _cases(
+    conn: Any, customers: Sequence[tuple[Complaint, str]], names: Mapping[int, Mapping[str, Any]]
+) -> tuple[list[Case], list[Unused], tuple[UUID, ...]]:
+    """Gives the cases, what cannot be one, and the rows of the index that the ledger does not bear out."""
     reads: dict[str, list[Any]] = {}
-    for row in rows:
+    for row in await conn.fetch(Q.reads, [pseudonym for _, pseudonym in customers], MOST_READS + 1):
         reads.setdefault(row["customer"], []).append(row)
+    before = {
+        pseudonym: [r for r in reads.get(pseudonym, ()) if r["read_time"] < complaint.contact]
+        for complaint, pseudonym in customers
+        if len(reads.get(pseudonym, ())) <= MOST_READS
+    }
+    told, tampered = await _told(conn, [row for rows in before.values() for row in rows], names)
     cases, unused = [], []
     for complaint, pseudonym in customers:
-        mine = reads.get(pseudonym, [])
-        before = tuple(
+        mine = tuple(
             Read(
                 r["event_id"], r["read_time"], r["agent_id"], r["tool_id"], r["stratum_id"],
                 frozenset(r["clear"]), unreadable=r["unreadable"],
             )
-            for r in sorted(mine, key=lambda r: r["event_id"]) if r["read_time"] < complaint.contact
+            for r in sorted(before.get(pseudonym, ()), key=lambda r: r["event_id"]) if r["event_id"] in told
         )  # fmt: skip
-        if len(mine) > MOST_READS:
+        if pseudonym not in before:
             unused.append(
                 Unused(complaint.line, f"over {MOST_READS} reads; a test account rather than a customer")
             )
-        elif not before:
+        elif not mine:
             unused.append(
                 Unused(complaint.line, "nobody was given anything of this customer before the contact")
             )
         else:
-            cases.append(Case(complaint.line, complaint.contact, complaint.fields, before))
-    return cases, unused
+            cases.append(Case(complaint.line, complaint.contact, complaint.fields, mine))
+    return cases, unused, tampered
+
+
+async def _told(
+    conn: Any, rows: Sequence[Any], names: Mapping[int, Mapping[str, Any]]
+) -> tuple[set[UUID], tuple[UUID, ...]]:
+    """Gives the events of the rows that the ledger's own bytes bear out, and those of the others."""
+    told: set[UUID] = set()
+    for start in range(0, len(rows), AT_ONCE):
+        part = rows[start : start + AT_ONCE]
+        leaves = {r["id"]: r["leaf"] for r in await conn.fetch(Q.leaves, [r["event_id"] for r in part])}
+        grants = {r["grant_id"] for r in part if r["grant_id"]}
+        outcomes = [r["leaf"] for r in await conn.fetch(Q.outcomes, list(grants))]
+        told |= await asyncio.to_thread(borne_out, part, leaves, outcomes, names)
+    return told, tuple(sorted({r["event_id"] for r in rows} - told))
 
 
 async def _chance(conn: Any, cases: Sequence[Case], names: Mapping[int, Any]) -> Chance:
@@ -239,48 +263,25 @@ async def _chance(conn: Any, cases: Sequence[Case], names: Mapping[int, Any]) ->
     )  # fmt: skip
 
 
-async def _suspects(
-    conn: Any, found: Attribution, cases: Sequence[Case], names: Mapping[int, Any]
-) -> tuple[tuple[Suspect, ...], tuple[UUID, ...]]:
+def _suspects(
+    found: Attribution, cases: Sequence[Case], names: Mapping[int, Mapping[str, Any]]
+) -> tuple[Suspect, ...]:
     shown = [c for place, c in enumerate(found.candidates) if place < MOST_SHOWN or c.named]
-    reads = {
-        c.subjects: [(case, read) for case in cases for s in c.subjects for read in case.evidence(s)]
-        for c in shown
-    }
-    wanted = {read.event_id for pairs in reads.values() for _, read in pairs}
-    leaves = {r["id"]: r["leaf"] for r in await conn.fetch(Q.leaves, sorted(wanted))}
-    suspects, tampered = [], set()
-    for candidate in shown:
-        evidence = []
-        for case, read in reads[candidate.subjects]:
-            if not _borne_out(read, leaves.get(read.event_id), names):
-                tampered.add(read.event_id)
-                continue
-            shown_fields = read.clear & case.fields if case.fields else read.clear
-            evidence.append(
-                Evidence(
-                    case.line, read.event_id, read.time, tuple(sorted(shown_fields)), names[read.tool]["name"]
-                )
-            )
-        suspects.append(
-            Suspect(tuple(names[s]["name"] for s in candidate.subjects), candidate, tuple(evidence))
+    return tuple(
+        Suspect(
+            tuple(names[s]["name"] for s in candidate.subjects),
+            candidate,
+            tuple(
+                _evidence(case, read, names)
+                for case in cases
+                for s in candidate.subjects
+                for read in case.evidence(s)
+            ),
         )
-    return tuple(suspects), tuple(sorted(tampered))
-
-
-def _borne_out(read: Read, leaf: bytes | None, names: Mapping[int, Any]) -> bool:
-    """Tells whether the ledger's own bytes say what the index says."""
-    if leaf is None:
-        return False
-    if read.unreadable:
-        return True
-    try:
-        told = json.loads(leaf)
-        clear = {name for name, level in told["detail"]["levels"].items() if level == "clear"}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return False
-    return bool(
-        clear == read.clear
-        and told["agent"] == names[read.agent]["name"]
-        and told["tool"] == names[read.tool]["name"]
+        for candidate in shown
     )
+
+
+def _evidence(case: Case, read: Read, names: Mapping[int, Mapping[str, Any]]) -> Evidence:
+    fields = read.clear & case.fields if case.fields else read.clear
+    return Evidence(case.line, read.event_id, read.time, tuple(sorted(fields)), names[read.tool]["name"])

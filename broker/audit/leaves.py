@@ -19,6 +19,9 @@ from broker.audit.exposed import Manner, Read, Totals, fold
 NOTHING = frozenset({"aborted", "empty"})
 """Outcomes that say that a read gave out nothing."""
 
+LONGEST_QUEUE = 100
+"""Characters of a queue's name in the index of disclosures."""
+
 
 @dataclass(frozen=True, slots=True)
 class ToldRead:
@@ -28,6 +31,7 @@ class ToldRead:
     agent: str
     grant: str
     read: Read
+    queue: str  # kind of the ticket, as the index of disclosures has it
 
     @property
     def name(self) -> tuple[str, str, str]:
@@ -65,10 +69,12 @@ def tell(leaf: bytes, selection: Mapping[str, str]) -> ToldRead | ToldOutcome | 
         return ToldNothing()
     if not _selected(event, selection, time):
         return None
-    read = (
-        _text(event, "customer"), _text(event, "ticket"), time, agent, _text(event, "tool"), _manner(detail),
-    )  # fmt: skip
-    return ToldRead(_text(event, "id"), agent, grant, read)
+    facts = detail.get("facts")
+    facts = facts if isinstance(facts, dict) else {}
+    manner = _manner(detail.get("levels"), facts)
+    read = (_text(event, "customer"), _text(event, "ticket"), time, agent, _text(event, "tool"), manner)
+    queue = _text(facts, "ticket_kind")[:LONGEST_QUEUE] or "unknown"
+    return ToldRead(_text(event, "id"), agent, grant, read, queue)
 
 
 @dataclass
@@ -136,9 +142,7 @@ def _selected(event: Mapping[str, Any], selection: Mapping[str, str], time: date
     )  # fmt: skip
 
 
-def _manner(detail: Mapping[str, Any]) -> Manner:
-    levels, facts = detail.get("levels"), detail.get("facts")
-    facts = facts if isinstance(facts, dict) else {}
+def _manner(levels: object, facts: Mapping[str, Any]) -> Manner:
     told = levels if isinstance(levels, dict) else {}
     return Manner(
         frozenset(name for name, level in told.items() if level == "clear"),

@@ -11,12 +11,14 @@ SELECT DISTINCT c.name FROM broker.disclosure_fields AS f CROSS JOIN unnest(f.cl
 -- name: reads
 -- Finds the reads of customers, a bounded number of each.
 SELECT
-    r.event_id, r.read_time, r.agent_id, r.tool_id, r.stratum_id, r.customer, r.grant_id, f.clear, f.unreadable
+    r.event_id, r.read_time, r.agent_id, r.tool_id, r.stratum_id, r.customer, r.grant_id, f.clear, f.unreadable,
+    s.ticket_kind, s.week
 FROM unnest($1::text[]) AS asked (customer)
 CROSS JOIN LATERAL (
     SELECT d.* FROM broker.disclosure AS d WHERE d.customer = asked.customer AND d.narrowed IS NULL LIMIT $2
 ) AS r
-INNER JOIN broker.disclosure_fields AS f ON r.fields_id = f.fields_id;
+INNER JOIN broker.disclosure_fields AS f ON r.fields_id = f.fields_id
+INNER JOIN broker.disclosure_stratum AS s ON r.stratum_id = s.stratum_id;
 
 -- name: sizes
 -- Counts the customers of queues' weeks.
@@ -51,6 +53,10 @@ GROUP BY t.name_id;
 -- name: leaves
 -- Fetches events with their bytes, the truth.
 SELECT id, leaf FROM broker.ledger_event WHERE id = ANY($1::uuid[]);
+
+-- name: outcomes
+-- Fetches what the reads of grants came to.
+SELECT leaf FROM broker.ledger_event WHERE grant_id = ANY($1::uuid[]) AND kind = 'outcome';
 
 -- name: match_pass
 -- Gets the pass that lets the identifiers of a query on record be matched, and the tickets' customers sealed.

@@ -41,6 +41,55 @@ INSERT INTO broker.ticket_customer VALUES
 """
 
 
+PLANTED = {
+    "other people's rows get the complainants' pseudonyms": """
+        UPDATE broker.disclosure AS d SET customer = v.victim
+        FROM (
+            SELECT event_id, row_number() OVER () AS n FROM broker.disclosure WHERE agent_id = {eve}
+        ) AS e
+        INNER JOIN unnest($1::text[]) WITH ORDINALITY AS v (victim, n) ON v.n = e.n
+        WHERE d.event_id = e.event_id
+    """,
+    "the same, and marked as what no leaf tells": """
+        UPDATE broker.disclosure AS d SET customer = v.victim, fields_id = (
+            SELECT fields_id FROM broker.disclosure_fields WHERE unreadable
+        )
+        FROM (
+            SELECT event_id, row_number() OVER () AS n FROM broker.disclosure WHERE agent_id = {eve}
+        ) AS e
+        INNER JOIN unnest($1::text[]) WITH ORDINALITY AS v (victim, n) ON v.n = e.n
+        WHERE d.event_id = e.event_id
+    """,
+    "rows without any event": """
+        INSERT INTO broker.disclosure
+        SELECT
+            gen_random_uuid(), d.read_time, {eve}, d.tool_id, d.fields_id, d.ground_id, d.stratum_id,
+            d.grant_id, d.customer, d.ticket
+        FROM broker.disclosure AS d WHERE d.customer = ANY ($1) AND d.agent_id <> {eve}
+    """,
+    "the complainants' rows get another agent": """
+        UPDATE broker.disclosure SET agent_id = {eve} WHERE customer = ANY ($1)
+    """,
+    "an agent gets another name": """
+        UPDATE broker.disclosure_name SET name = 'i|framed'
+        WHERE name = 'i|mal' AND cardinality($1::text[]) > 0
+    """,
+    "reads after the contact get an earlier time": """
+        UPDATE broker.disclosure SET read_time = read_time - interval '1 day'
+        WHERE agent_id = (SELECT name_id FROM broker.disclosure_name WHERE name = 'i|late')
+            AND cardinality($1::text[]) > 0
+    """,
+    "reads are put into a week in which hardly anybody was seen": """
+        UPDATE broker.disclosure AS d SET stratum_id = s.stratum_id
+        FROM broker.disclosure_stratum AS s WHERE s.ticket_kind = 'quiet' AND d.customer = ANY ($1)
+    """,
+    "reads that came to nothing get back what they gave": """
+        UPDATE broker.disclosure SET narrowed = NULL WHERE cardinality($1::text[]) > 0
+    """,
+}
+"""What somebody who administers the database does to have another agent named."""
+
+
 def catalog() -> Catalog:
     """Maps the table; its masks say which columns are contacts."""
     masks = {"name": Mask.TEXT, "email": Mask.EMAIL, "phone": Mask.PHONE}
@@ -366,6 +415,39 @@ class TestAttributing:
         report = await leaking.ask(("customer", "C-1"))
         assert len(report.tampered) == 1
         assert all(e.event_id not in report.tampered for s in report.suspects for e in s.evidence)
+
+    @pytest.mark.parametrize("planted", sorted(PLANTED))
+    async def test_nobody_is_named_on_planted_rows(self, leaking, planted):
+        """Whoever writes the index blames nobody: rows are held against their events before the ranking."""
+        audited, p = leaking.audited, leaking.pseudonyms
+        await self._work(leaking, "i|eve", range(101, 121))
+        await audited.put(agent="i|quiet", customer=p["C-1"], facts={"ticket_kind": "quiet"})
+        await audited.put(agent="i|broken", customer=p["C-200"], detail={})
+        hour = timedelta(hours=1)  # beyond what the walk looks at again, which would heal some of it
+        nothing = {"kind": "outcome", "outcome": "done", "at": NOW - hour}
+        for i in range(1, 9):
+            await audited.put(
+                agent="i|late", at=NOW + timedelta(seconds=30), customer=p[f"C-{i}"], levels=SHOWN
+            )
+            told = {"agent": "i|none", "grant": uuid.uuid4()}
+            read = await audited.put(**told, at=NOW - 2 * hour, customer=p[f"C-{i}"], levels=SHOWN)
+            await audited.put(**told, **nothing, detail={"read": str(read), "came_to": "empty"})
+        if planted == "an agent gets another name":
+            for i in range(1, 9):
+                await audited.put(agent="i|mal", at=NOW - hour, customer=p[f"C-{i}"], levels=SHOWN)
+        await audited.catch_up()
+        eve = await leaking.admin.fetchval("SELECT name_id FROM broker.disclosure_name WHERE name = 'i|eve'")
+        complainants = [p[f"C-{i}"] for i in range(1, 9)]
+        await leaking.admin.execute(PLANTED[planted].format(eve=eve), complainants)
+
+        report = await leaking.ask(*(("customer", f"C-{i}") for i in range(1, 9)))
+
+        assert report.attribution.verdict is not Verdict.NAMED
+        assert not any(
+            s.candidate.named or {"i|eve", "i|framed", "i|none"} & {*s.names} for s in report.suspects
+        )
+        assert len(report.tampered) >= 8
+        assert not {e.event_id for s in report.suspects for e in s.evidence} & set(report.tampered)
 
 
 class TestCommand:

@@ -168,8 +168,8 @@ def _print(report: LeakReport) -> None:
         print_line(f"Not explained by who is named: {_lines(found.unnamed)}")
     if report.tampered:
         print_line(
-            f"{len(report.tampered)} rows of the index differ from their ledger events and are no evidence: "
-            "have the database looked at"
+            f"{len(report.tampered)} index rows differ from their ledger events, or have none any more, "
+            "and count for nothing: unless their month was pruned, have the database looked at"
         )
     if report.unused:
         print_table(("line", "not used, because"), ((u.line, u.why) for u in report.unused))
