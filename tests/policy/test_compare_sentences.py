@@ -7,13 +7,47 @@ from broker.masking import mask
 from broker.policy import PolicyFiles, load
 from broker.policy.compare import Area, Direction, compare
 from tests.policy.differing import TODAY
-from tests.policy.sample import ADMIN, POLICIES, RULES, edited, files, small
+from tests.policy.sample import ADMIN, CATALOG, POLICIES, RULES, edited, files, small
 
 STARTING = PolicyFiles.from_directory(POLICIES)
 VALUES = ("jane@example.com", "1234567", "ABCD-EFGH", "1980-01-02", "Jane Doe")
 """One of each shape that a mask knows; a seven-digit number is too short for a tail."""
 
 USUAL = "resolve, assignee, routed, not opened by the agent"
+
+LINES = (
+    CATALOG.replace("  contact: {", "  device: {about: What they have.}\n  contact: {")
+    .replace("total: {column: total, class: profile", "total: {column: total, class: device")
+    .replace(
+        "...\n",
+        """\
+  line:
+    table: crm.line
+    key: line_id
+    via: invoice
+    link: invoice_id
+    rows: 50
+    fields:
+      text: {column: text, class: device, mask: text}
+  part:
+    table: crm.part
+    key: part_id
+    via: line
+    link: line_id
+    rows: 50
+    fields:
+      name: {column: name, class: profile, mask: text}
+...
+""",
+    )
+)
+"""Invoices and their lines, of which no rule says anything, and the parts on those lines, which are seen."""
+
+
+def with_lines(old, new):
+    """Gives the policy with lines and parts, with one place of its catalog replaced."""
+    assert old in LINES, "the control arm: the place is there"
+    return files(catalog_yaml=LINES.replace(old, new, 1))
 
 
 def sentences(old, new, *, area=None, direction=None):
@@ -205,6 +239,38 @@ class TestCatalog:
 
         assert {change.direction for change in compare(old, new).changes} == {Direction.NEUTRAL}
         assert compare(new, later).widens
+
+    @pytest.mark.parametrize(
+        ("old", "new", "direction", "sentence"),
+        [
+            (
+                "table: crm.invoice\n",
+                "table: crm.all_invoice\n",
+                "widening",
+                "invoice: other records show, its table was crm.invoice and is crm.all_invoice",
+            ),
+            (
+                "key: invoice_id",
+                "key: order_id",
+                "widening",
+                "invoice: other records show, its key was invoice_id and is order_id",
+            ),
+            (
+                "link: customer_id",
+                "link: seller_id",
+                "widening",
+                "invoice: other records show, its link was customer_id and is seller_id",
+            ),
+            # A cap is of the kind's own rows: those of what hangs on it are counted by themselves.
+            ("rows: 50", "rows: 500", "neutral", "invoice: at most 50 rows of a customer -> 500"),
+        ],
+    )
+    def test_kind_on_which_a_readable_one_hangs(self, old, new, direction, sentence):
+        """Rows that are reached by way of a kind are other rows when it changes, readable itself or not."""
+        before, now = load(files(catalog_yaml=LINES), "1"), load(with_lines(old, new), "2")
+
+        assert sentences(before, now, direction=direction) == [sentence]
+        assert len(compare(before, now).changes) == 1
 
     @pytest.mark.parametrize("before", Mask)
     @pytest.mark.parametrize("now", Mask)

@@ -1,7 +1,8 @@
 """What a changed catalog means: columns that become readable, masks, caps and labels.
 
 Invariants:
-- another column, table, key or link behind a name is a widening: other data show under it;
+- another column, table, key or link behind a name is a widening: other data show under it, and under
+  the names of the kinds that are reached by way of it;
 - every change of a mask is a widening and a narrowing: of two masks, each shows of some value a part
   that the other hides (tests hold every pair against `masking.py`), so none is simply the stricter;
 - what no rule allows to anybody is neutral, until a rule does: then that is the widening.
@@ -52,8 +53,8 @@ def compare_catalogs(old: Policy, new: Policy) -> Iterator[Change]:
 def _kind(name: str, old: Policy, new: Policy) -> Iterator[Change]:
     before, now = old.catalog.kinds.get(name), new.catalog.kinds.get(name)
     if before is not None and now is not None:
-        reached = any(_reached(new, field) for field in now.fields.values())
-        wider = WIDENING if reached else NEUTRAL
+        reached = _seen(new, now)
+        through = WIDENING if any(_seen(new, kind) for kind in _below(new.catalog, now)) else NEUTRAL
         for what, was, is_now in (
             ("table", f"{before.schema}.{before.table}", f"{now.schema}.{now.table}"),
             ("key", before.key, now.key),
@@ -62,9 +63,9 @@ def _kind(name: str, old: Policy, new: Policy) -> Iterator[Change]:
         ):
             if was != is_now:
                 text = f"{name}: other records show, its {what} was {was or 'none'} and is {is_now or 'none'}"
-                yield _change(wider, text, kind=name, what=what, old=was, new=is_now)
-        if before.rows != now.rows:
-            direction = (wider if now.rows > before.rows else NARROWING) if reached else NEUTRAL
+                yield _change(through, text, kind=name, what=what, old=was, new=is_now)
+        if before.rows != now.rows:  # of this kind alone: what hangs on it has a cap of its own
+            direction = (WIDENING if now.rows > before.rows else NARROWING) if reached else NEUTRAL
             text = f"{name}: at most {before.rows} rows of a customer -> {now.rows}"
             yield _change(direction, text, kind=name, what="rows", old=before.rows, new=now.rows)
     for field in dict.fromkeys((*_fields(now), *_fields(before))):
@@ -131,6 +132,19 @@ def _reached(policy: Policy, field: Field, level: Level | None = None) -> bool:
         and (level is None or rule.level in {"any", level})
         for rule in policy.book.rules
     )
+
+
+def _seen(policy: Policy, kind: Kind) -> bool:
+    """Says whether any rule allows any field of the kind."""
+    return any(_reached(policy, field) for field in kind.fields.values())
+
+
+def _below(catalog: Catalog, top: Kind) -> Iterator[Kind]:
+    """Gives the kind and all that is reached by way of it."""
+    yield top
+    for kind in catalog.kinds.values():
+        if kind.via == top.name:
+            yield from _below(catalog, kind)
 
 
 def _change(direction: Direction, sentence: str, **details: object) -> Change:
