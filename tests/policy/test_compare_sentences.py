@@ -313,6 +313,26 @@ class TestLimits:
             "members of idp:front: customers an hour 20 -> 30",
         ]
 
+    def test_group_that_goes(self):
+        """A group that is taken away is no widening where everybody has the same budget."""
+        limits = files().texts["limits.yaml"].replace("  tier1: {per_hour: 30, per_day: 50}\n", "")
+        text = RULES.replace("g, idp:back", "g, idp:contractors, tier1\ng, idp:back")
+        more, fewer = (load(files(policy_csv=rules, limits_yaml=limits), "1") for rules in (text, RULES))
+
+        assert sentences(more, fewer, area=Area.LIMITS) == []
+        assert not compare(more, fewer).widens
+        assert sentences(fewer, more, area=Area.LIMITS) == []
+
+    def test_group_that_goes_and_held_somebody_back(self):
+        """Whoever is in another group, too, is no longer held to the budget of the one that goes."""
+        text = RULES.replace("g, idp:back", "g, idp:contractors, tier2\ng, idp:back")
+        with_group = load(files(policy_csv=text), "1")
+        of_both = "members of idp:contractors together with idp:front: customers an hour"
+
+        assert sentences(with_group, small(), area=Area.LIMITS) == [f"{of_both} 20 -> 30"]
+        assert compare(with_group, small()).widens
+        assert sentences(small(), with_group, area=Area.LIMITS) == [f"{of_both} 30 -> 20"]
+
 
 class TestAdmin:
     """What sentences about the admin port say."""
