@@ -8,7 +8,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,24 +16,26 @@ from uuid import UUID
 
 import asyncpg
 
-from broker.database import connection, queries, transaction
+from broker.database import Connection, connection, queries, transaction
 from broker.errors import DatabaseUnavailableError
 from broker.keys import LogKeyFolder
 from broker.ledger import ADMIN_DOOR, NO_TRACE, Event, EventIds, EventKind, append_events
-from broker.note import sign
+from broker.merkle import leaf_hash
 from broker.tlog import (
+    Gone,
     Head,
     LogInvalidError,
-    Loss,
-    Prune,
     Published,
+    Statement,
     Storage,
     TreeTable,
     TrustedKeys,
     read_checkpoint,
     read_leaf_hashes,
     read_root,
+    runs_of,
 )
+from broker.tlog.columns import columns_of
 
 Q = queries("tlog")
 
@@ -95,8 +97,13 @@ async def accept_loss(
         LogInvalidError: the head has moved since the loss was found.
     """
     lo, hi = found.head.size, found.head.size + len(found.leaves)
+    # The sequencer signs nothing while appends are stopped, so a key that waits takes over here: else the
+    # statement would be signed by one that does not reign any more when its event becomes a leaf.
+    signer = keys.signer(hi)
+    lost = runs_of(seq for seq, (event_id, _) in enumerate(found.leaves, lo) if event_id is None)
+    statement = Statement(Gone.LOST, keys.origin, lost)
     event = _event(ids, who, {"call": "audit accept-loss", "from": lo, "to": hi, "lost": found.lost,
-                              "reason": reason})  # fmt: skip
+                              "reason": reason, "statement": statement.digest})  # fmt: skip
     async with transaction(pool) as conn:
         if found.leaves and found.published is not None:
             checkpoint = found.published.checkpoint
@@ -107,9 +114,8 @@ async def accept_loss(
                 raise LogInvalidError("Somebody else moved the log's head; look again.")
         await conn.execute(Q.resume)
         await append_events(conn, [event], door=ADMIN_DOOR)
-        if found.leaves:
-            statement = Loss(keys.origin, lo, hi, found.lost)
-            await conn.execute(Q.state, event.id, str(sign(statement.text, keys.active_signer())))
+        if lost:
+            await conn.execute(Q.state, event.id, statement.signed(signer))
     return event
 
 
@@ -119,7 +125,7 @@ class Prunable:
 
     names: tuple[str, ...]
     below: UUID
-    size: int  # of the published log
+    leaves: tuple[tuple[int, int], ...]  # runs of them: what their events were
 
 
 async def find_prunable(
@@ -134,37 +140,62 @@ async def find_prunable(
         before: events of earlier months may go.
 
     Raises:
-        LogInvalidError: some of their events are no published leaves.
+        LogInvalidError: some of their events are no published leaves, or other ones.
     """
+    published = await read_checkpoint(storage, TrustedKeys.of(keys.load()))
+    size = 0 if published is None else published.checkpoint.size
     async with connection(pool) as conn:
         rows = await conn.fetch(Q.prunable, before)
         if not rows:
             return None
         below = rows[-1]["below"]
         (check,) = await conn.fetch(Q.prune_check, below)
-    published = await read_checkpoint(storage, TrustedKeys.of(keys.load()))
-    size = 0 if published is None else published.checkpoint.size
-    if check["loose"] or not check["closed"]:
-        raise LogInvalidError(
-            f"{check['loose']} events are no leaves of the log, so nobody could show later that they were "
-            "there; run `broker audit verify`."
-        )
-    if check["leaves"] > size:
+        if check["loose"] or not check["closed"]:
+            raise LogInvalidError(
+                f"{check['loose']} events are no leaves of the log, so nobody could show later that they "
+                "were there; run `broker audit verify`."
+            )
+        leaves = runs_of([seq async for seq in _published_leaves(conn, storage, below, size)])
+    return Prunable(tuple(row["name"] for row in rows), below, leaves)
+
+
+async def _published_leaves(conn: Connection, storage: Storage, below: UUID, size: int) -> AsyncIterator[int]:
+    """Gives the places of all events below an id: the bytes that are there are those that were published.
+
+    Raises:
+        LogInvalidError: one is not published, or another event.
+    """
+    (bounds,) = await conn.fetch(Q.prune_bounds, below)
+    if bounds["hi"] > size:
         raise LogInvalidError("Some of the events are not published yet; see to the log's storage first.")
-    return Prunable(tuple(row["name"] for row in rows), below, size)
+    async for start, hashes in read_leaf_hashes(storage, bounds["lo"], size):
+        if start >= bounds["hi"]:
+            return
+        for row in await conn.fetch(Q.prune_leaves, below, start, start + len(hashes)):
+            if leaf_hash(row["leaf"]) != hashes[row["seq"] - start] or not _is_of(row["leaf"], row["id"]):
+                raise LogInvalidError(
+                    f"Event {row['id']} is not the one that was published; run `broker audit verify`."
+                )
+            yield row["seq"]
 
 
 async def prune(pool: asyncpg.Pool, found: Prunable, keys: LogKeyFolder, ids: EventIds, *, who: str) -> Event:
     """Drops partitions; their leaves stay in the tree.
 
     Raises:
+        LogInvalidError: the log's key is about to be handed over.
         DatabaseUnavailableError: others held the ledger all the time; nothing was changed.
     """
-    statement = Prune(keys.origin, found.below, found.size)
-    note = str(sign(statement.text, keys.active_signer()))
+    if keys.load().waiting is not None:
+        raise LogInvalidError(
+            "A new key of the log is about to take over, with the next event: run this again when "
+            "`broker keys list --log` says that it signs."
+        )
+    statement = Statement(Gone.PRUNED, keys.origin, found.leaves)
+    note = statement.signed(keys.active_signer())
     for attempt in range(DROP_TRIES):
         event = _event(ids, who, {"call": "audit prune", "partitions": list(found.names),
-                                  "below": str(found.below), "size": found.size})  # fmt: skip
+                                  "below": str(found.below), "statement": statement.digest})  # fmt: skip
         try:
             async with transaction(pool) as conn:
                 await append_events(conn, [event], door=ADMIN_DOOR)
@@ -190,6 +221,13 @@ async def _pending(table: TreeTable, head: Head, wanted: set[bytes]) -> dict[byt
         if len(events) < PAGE:
             return found
         after = events[-1].id
+
+
+def _is_of(leaf: bytes, event_id: UUID) -> bool:
+    try:
+        return bool(columns_of(leaf)["id"] == event_id)
+    except ValueError:
+        return False
 
 
 def _event(ids: EventIds, who: str, detail: Mapping[str, Any]) -> Event:

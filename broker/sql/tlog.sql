@@ -60,7 +60,10 @@ SELECT max(seq) FROM broker.ledger_tree;
 
 -- name: verify_statements
 -- Lists what the log's key signed about events that are not there any more.
-SELECT event_id, note FROM broker.tlog_statement ORDER BY statement_id;
+SELECT s.event_id, s.note, s.leaf, t.seq, t.leaf_hash
+FROM broker.tlog_statement AS s
+LEFT JOIN broker.ledger_tree AS t ON t.event_id = s.event_id
+ORDER BY s.statement_id;
 
 -- name: verify_checkpoints
 -- Lists the kept checkpoints.
@@ -114,11 +117,25 @@ WHERE i.inhparent = 'broker.ledger_event'::regclass AND b.last_time <= $1
 ORDER BY c.relname;
 
 -- name: prune_check
--- What keeps events below an id from being dropped: how many are no leaves, and up to where the others are.
+-- What keeps events below an id from being dropped: how many are no leaves, and whether more can come.
 SELECT
     (
         SELECT count(*) FROM broker.ledger_event AS e
         WHERE e.id < $1 AND NOT EXISTS (SELECT FROM broker.ledger_tree AS t WHERE t.event_id = e.id)
     ) AS loose,
-    (SELECT coalesce(max(t.seq) + 1, 0) FROM broker.ledger_tree AS t WHERE t.event_id < $1) AS leaves,
     (SELECT h.low_id >= $1 FROM broker.tlog_head AS h) AS closed;
+
+-- name: prune_bounds
+-- Between which leaves the events below an id lie.
+SELECT coalesce(min(t.seq), 0) AS lo, coalesce(max(t.seq) + 1, 0) AS hi
+FROM broker.ledger_event AS e
+INNER JOIN broker.ledger_tree AS t ON t.event_id = e.id
+WHERE e.id < $1;
+
+-- name: prune_leaves
+-- Reads the events below an id that are leaves of a range.
+SELECT t.seq, e.id, e.leaf
+FROM broker.ledger_tree AS t
+INNER JOIN broker.ledger_event AS e ON e.id = t.event_id
+WHERE t.seq >= $2 AND t.seq < $3 AND t.event_id < $1
+ORDER BY t.seq;

@@ -28,7 +28,7 @@ from broker.tlog.published import (
     trusted_keys,
 )
 from broker.tlog.sequencer import LogState, Sequencer, Step
-from broker.tlog.statements import Loss, Prune
+from broker.tlog.statements import Gone, Statement, runs_of
 from broker.tlog.storage import Directory, Storage, StorageConflictError
 from broker.tlog.verify import Finding, Verification, Verifier
 
@@ -37,15 +37,15 @@ __all__ = [
     "ConsistencyProof",
     "Directory",
     "Finding",
+    "Gone",
     "Head",
     "InclusionProof",
     "LogInvalidError",
     "LogState",
-    "Loss",
     "Proof",
-    "Prune",
     "Published",
     "Sequencer",
+    "Statement",
     "Step",
     "Storage",
     "StorageConflictError",
@@ -64,5 +64,6 @@ __all__ = [
     "read_proof",
     "read_root",
     "read_rotations",
+    "runs_of",
     "trusted_keys",
 ]

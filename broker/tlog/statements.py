@@ -3,90 +3,132 @@
 Without such a statement a missing event is a deleted one. The database's administrator cannot make one.
 
 Invariants:
-- a loss covers leaves that were adopted from the published tiles, by their place in the tree;
-- a prune covers events below an id that were leaves when it was signed; a later one covers the earlier.
+- a statement names its leaves one by one, by their place in the tree, which the signed root fixes: what the
+  database says about an event's id or its number moves nothing into it;
+- it is believed only from the key that reigned when its own event became a leaf: a key that was handed over
+  and then stolen signs no loss any more, not even of leaves of its own reign (A13).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import bisect
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from uuid import UUID
+from enum import StrEnum
 
-from broker.note import Note, NoteInvalidError
+from broker.note import MOST_BYTES as MOST_NOTE_BYTES
+from broker.note import Note, NoteInvalidError, NoteSigner, sign
 from broker.tlog.checkpoint import LogInvalidError, TrustedKeys
 
-LOSS = "support-access-broker/accepted-loss/v1"
-PRUNE = "support-access-broker/pruned/v1"
+MOST_BYTES = MOST_NOTE_BYTES - 1024
+"""Longest text that is signed: some 60,000 runs of leaves, where one or two are usual."""
+
+
+class Gone(StrEnum):
+    """Why events are not there any more."""
+
+    LOST = "support-access-broker/accepted-loss/v2"
+    PRUNED = "support-access-broker/pruned/v2"
 
 
 @dataclass(frozen=True, slots=True)
-class Loss:
-    """Leaves lo to hi (without it) were published; the database came back without `lost` of their events."""
+class Statement:
+    """The events of these leaves are gone; each run is from its first leaf to the one behind its last."""
 
+    kind: Gone
     origin: str
-    lo: int
-    hi: int
-    lost: int
+    runs: tuple[tuple[int, int], ...]
 
     @property
     def text(self) -> str:
         """Writes what is signed."""
-        return f"{LOSS}\n{self.origin}\n{self.lo}\n{self.hi}\n{self.lost}\n"
-
-
-@dataclass(frozen=True, slots=True)
-class Prune:
-    """Events below an id were dropped when the tree had `size` leaves, all of them published."""
-
-    origin: str
-    below: UUID
-    size: int
+        return f"{self.kind.value}\n{self.origin}\n" + "".join(f"{lo} {hi}\n" for lo, hi in self.runs)
 
     @property
-    def text(self) -> str:
-        """Writes what is signed."""
-        return f"{PRUNE}\n{self.origin}\n{self.below}\n{self.size}\n"
+    def digest(self) -> str:
+        """Gives what the statement's own event says of it."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    def signed(self, signer: NoteSigner) -> str:
+        """Signs the statement.
+
+        Raises:
+            LogInvalidError: nobody could read it.
+        """
+        if len(self.text) > MOST_BYTES:
+            raise LogInvalidError(f"The missing events lie in {len(self.runs)} places of the log: too many.")
+        return str(sign(self.text, signer))
 
 
-def read_statement(text: str, keys: TrustedKeys) -> Loss | Prune:
+def runs_of(leaves: Iterable[int]) -> tuple[tuple[int, int], ...]:
+    """Gives the runs of some leaves, which come in their order."""
+    runs: list[tuple[int, int]] = []
+    for seq in leaves:
+        if runs and runs[-1][1] == seq:
+            runs[-1] = (runs[-1][0], seq + 1)
+        else:
+            runs.append((seq, seq + 1))
+    return tuple(runs)
+
+
+def read_statement(text: str, leaf: bytes, seq: int, keys: TrustedKeys) -> Statement:
     """Reads a signed statement and believes it.
 
+    Args:
+        text: the statement.
+        leaf: of the event that tells of it; the caller knows that these are the bytes of `seq`.
+        seq: where that event stands in the tree.
+        keys: of the log.
+
     Raises:
-        LogInvalidError: it is none, or not signed by the log.
+        LogInvalidError: it is none, not signed by the key of its time, or its event tells of another.
     """
     try:
         note = Note.parse(text)
-        kind, origin, *values = note.text.splitlines()
-        statement: Loss | Prune
-        if kind == LOSS:
-            lo, hi, lost = (int(value) for value in values)
-            statement = Loss(origin, lo, hi, lost)
-        elif kind == PRUNE:
-            below, size = values
-            statement = Prune(origin, UUID(below), int(size))
-        else:
-            raise LogInvalidError("A statement about missing events is of no known kind.")
-    except (NoteInvalidError, ValueError) as exc:
+        kind, origin, *lines = note.text.splitlines()
+        runs = tuple((int(lo), int(hi)) for lo, hi in (line.split(" ") for line in lines))
+        statement = Statement(Gone(kind), origin, runs)
+        told = json.loads(leaf)["detail"]["statement"]
+    except (NoteInvalidError, ValueError, KeyError, TypeError, RecursionError) as exc:
         raise LogInvalidError("A statement about missing events cannot be read.") from exc
-    if statement.text != note.text or origin != keys.keys[0].name or not note.verified_by(keys.keys):
-        raise LogInvalidError("A statement about missing events is not signed by the log.")
+    ends = [end for run in runs for end in run]
+    if statement.text != note.text or any(lo >= hi for lo, hi in runs) or ends != sorted(ends):
+        raise LogInvalidError("A statement about missing events cannot be read.")
+    if origin != keys.keys[0].name or not note.verified_by(keys.at(seq)):
+        raise LogInvalidError(
+            "A statement about missing events is not signed by the key that signed the log when it was made."
+        )
+    if told != statement.digest:
+        raise LogInvalidError("A statement about missing events is not the one that its event tells of.")
     return statement
 
 
 class Missing:
     """Says which leaves may be without their event."""
 
-    def __init__(self, statements: Iterable[Loss | Prune]) -> None:
+    def __init__(self, statements: Iterable[Statement]) -> None:
         """Takes the statements that are believed."""
         found = list(statements)
-        self._losses = [each for each in found if isinstance(each, Loss)]
-        self._prunes = [each for each in found if isinstance(each, Prune)]
+        self._runs: dict[Gone, Sequence[tuple[int, int]]] = {
+            kind: _merged(run for each in found if each.kind is kind for run in each.runs) for kind in Gone
+        }
 
-    def is_lost(self, seq: int) -> bool:
-        """Tells whether the loss of this leaf's event was accepted."""
-        return any(loss.lo <= seq < loss.hi for loss in self._losses)
+    def why(self, seq: int) -> Gone | None:
+        """Tells why a leaf may be without its event; None where it may not."""
+        for kind, runs in self._runs.items():
+            at = bisect.bisect_right(runs, seq, key=lambda run: run[0]) - 1
+            if at >= 0 and seq < runs[at][1]:
+                return kind
+        return None
 
-    def is_pruned(self, seq: int, event_id: UUID) -> bool:
-        """Tells whether this event was dropped in order."""
-        return any(event_id < prune.below and seq < prune.size for prune in self._prunes)
+
+def _merged(runs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    merged: list[tuple[int, int]] = []
+    for lo, hi in sorted(runs):
+        if merged and lo <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(hi, merged[-1][1]))
+        else:
+            merged.append((lo, hi))
+    return merged

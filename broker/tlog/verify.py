@@ -27,7 +27,7 @@ from broker.merkle import HASH_SIZE, TILE_WIDTH, Edge, Tile, TileId, leaf_hash, 
 from broker.tlog.checkpoint import Checkpoint, LogInvalidError, TrustedKeys
 from broker.tlog.columns import differing
 from broker.tlog.published import Published, read_checkpoint, read_tile
-from broker.tlog.statements import Missing, read_statement
+from broker.tlog.statements import Gone, Missing, read_statement
 from broker.tlog.storage import Storage
 
 Q = queries("tlog")
@@ -140,7 +140,7 @@ class Verifier:
             self._found(Kind.MISSING, "The row of the log's head was deleted from the database.")
             return
         self._result.size = head["size"]
-        self._missing = await self._read_statements()
+        self._missing = await self._read_statements(head["size"])
         await self._collect_roots(head, published)
         last = await self._conn.fetchval(Q.verify_last)
         end = max(head["size"], 0 if last is None else last + 1)
@@ -162,11 +162,16 @@ class Verifier:
             self._result.published = found.checkpoint.size
         return found
 
-    async def _read_statements(self) -> Missing:
+    async def _read_statements(self, size: int) -> Missing:
         statements = []
         for row in await self._conn.fetch(Q.verify_statements):
+            seq, leaf = row["seq"], row["leaf"] or b""
+            if seq is None:
+                seq = size  # its event is about to become the next leaf, and will be looked at again there
+            elif leaf_hash(leaf) != row["leaf_hash"]:
+                leaf = b""
             try:
-                statements.append(read_statement(row["note"], self._keys))
+                statements.append(read_statement(row["note"], leaf, seq, self._keys))
             except LogInvalidError as exc:
                 self._found(Kind.SIGNATURE, str(exc), event_id=row["event_id"])
         return Missing(statements)
@@ -249,17 +254,19 @@ class Verifier:
 
     def _check_event(self, seq: int, row: asyncpg.Record) -> None:
         event_id, leaf = row["event_id"], row["leaf"]
-        if event_id is None:
-            if self._missing.is_lost(seq):
-                self._result.lost += 1
-            else:
-                self._found(Kind.MISSING, f"Leaf {seq} names no event, and no loss was accepted for it.", seq)
-            return
         if leaf is None:
-            if self._missing.is_pruned(seq, event_id):
-                self._result.pruned += 1
-            else:
-                self._found(Kind.MISSING, f"Event {event_id} (leaf {seq}) was deleted.", seq, event_id)
+            match self._missing.why(seq):
+                case Gone.LOST:
+                    self._result.lost += 1
+                case Gone.PRUNED:
+                    self._result.pruned += 1
+                case None:
+                    said = (
+                        "names no event" if event_id is None else f"(event {event_id}) has no event any more"
+                    )
+                    self._found(
+                        Kind.MISSING, f"Leaf {seq} {said}, and nothing signed says why.", seq, event_id
+                    )
             return
         if leaf_hash(leaf) != row["leaf_hash"]:
             self._found(Kind.CHANGED, f"Event {event_id} (leaf {seq}) was changed.", seq, event_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from datetime import UTC, datetime
 
@@ -12,7 +13,8 @@ from broker.audit.log import accept_loss, find_loss, find_prunable, prune
 from broker.database import open_pool
 from broker.errors import LedgerUnavailableError
 from broker.ledger import EventIds, Ledger, head, rest_of
-from broker.tlog import LogInvalidError, TreeTable
+from broker.tlog import Gone, LogInvalidError, Statement, TreeTable
+from broker.tlog.horizon import id_floor
 from broker.tlog.verify import Kind
 from tests.ledger.conftest import denial, sign
 from tests.tlog.conftest import COUNT, cut, event, verified
@@ -96,10 +98,83 @@ class TestRestored:
         await accepted(full, admin)
         await full.integrate(1)
         assert (await verified(full)).holds
-        await full.sql("UPDATE broker.tlog_statement SET note = replace(note, '\n3\n', '\n4\n')")
+        await full.sql("UPDATE broker.tlog_statement SET note = replace(note, '\n12 15\n', '\n12 16\n')")
         kinds = [finding.kind for finding in (await verified(full)).findings]
 
         assert kinds == [Kind.MISSING] * 3 + [Kind.SIGNATURE]
+
+    @pytest.mark.attack("A2")
+    async def test_a2_a_loss_covers_no_other_leaf(self, full, admin):
+        """Ids that are taken out of the tree, also between the lost ones, are deleted events."""
+        late = await full.append(3)
+        await full.integrate(2)
+        rows = await full.superuser.fetch("SELECT * FROM broker.ledger_event WHERE id = $1", late[1])
+        await cut(full, COUNT)
+        places = ", ".join(f"${n + 1}" for n in range(len(rows[0])))
+        await full.sql(f"INSERT INTO broker.ledger_event VALUES ({places})", *rows[0].values())
+        await accepted(full, admin)
+        await full.integrate(1)
+        result = await verified(full)
+        assert (result.holds, result.lost) == (True, 4)
+        await full.sql("UPDATE broker.ledger_tree SET event_id = NULL WHERE seq IN (5, $1)", COUNT + 1)
+        await full.sql("DELETE FROM broker.ledger_event WHERE id IN ($1, $2)", full.events[5], late[1])
+        result = await verified(full)
+
+        assert [(each.kind, each.seq) for each in result.findings] == [
+            (Kind.MISSING, 5),
+            (Kind.MISSING, COUNT + 1),
+        ]
+
+    @pytest.mark.attack("A13")
+    @pytest.mark.parametrize("stolen", [True, False])
+    async def test_a13_a_stolen_old_key_signs_no_loss(self, full, stolen):
+        """A key that was handed over signs none, not even of its own leaves; the reigning one is believed."""
+        thief = full.keys.active_signer()
+        full.keys.rotate()
+        await full.integrate(3)
+        loss = Statement(Gone.LOST, full.keys.origin, ((0, 5),))
+        (told,) = await full.append(1, detail={"call": "audit accept-loss", "statement": loss.digest})
+        note = loss.signed(thief if stolen else full.keys.active_signer())
+        await full.admin.execute("SELECT broker.tlog_state($1, $2)", told, note)
+        await full.sql("UPDATE broker.ledger_tree SET event_id = NULL WHERE seq < 5")
+        await full.sql("DELETE FROM broker.ledger_event WHERE id = ANY ($1)", full.events[:5])
+        waiting = await verified(full)
+        await full.integrate(1)
+        result = await verified(full)
+
+        assert (result.holds, result.lost) == ((False, 0) if stolen else (True, 5)), result.findings
+        assert (waiting.holds, waiting.lost) == (result.holds, result.lost)
+
+    @pytest.mark.attack("A13")
+    async def test_a13_a_statement_is_that_of_its_own_event(self, full):
+        """With another event, or with one that tells of another statement, it is not believed."""
+        loss = Statement(Gone.LOST, full.keys.origin, ((0, 1),))
+        (told,) = await full.append(1, detail={"statement": loss.digest})
+        (other,) = await full.append(1, detail={"statement": loss.digest[::-1]})
+        await full.admin.execute(
+            "SELECT broker.tlog_state($1, $2)", told, loss.signed(full.keys.active_signer())
+        )
+        await full.integrate(1)
+        assert (await verified(full)).holds
+        for change in (
+            "UPDATE broker.tlog_statement SET event_id = $1",
+            "UPDATE broker.tlog_statement SET leaf = (SELECT leaf FROM broker.ledger_event WHERE id = $1)",
+            "UPDATE broker.tlog_statement SET leaf = NULL WHERE event_id = $1",
+        ):
+            await full.sql(change, other)
+            assert [each.kind for each in (await verified(full)).findings] == [Kind.SIGNATURE], change
+
+    async def test_a_waiting_key_takes_over_before_it_signs_a_loss(self, full, admin):
+        """While appends are stopped the sequencer signs nothing: the acceptance hands over by itself."""
+        await full.integrate(3)
+        await cut(full, COUNT)
+        await full.sequencer().round(TreeTable(full.admin))
+        new = full.keys.rotate()
+        await accepted(full, admin)
+        await full.integrate(1)
+
+        assert full.keys.load().active == new
+        assert (await verified(full)).holds
 
     async def test_another_past_is_never_accepted(self, full, admin):
         """A database whose tree was changed is refused; the control is the one that only lacks its end."""
@@ -167,19 +242,84 @@ class TestPrune:
     async def owner(self, log):
         return await open_pool(log.database.dsn("broker_owner"), name="test", max_size=1)
 
+    async def pruned(self, log):
+        """Prunes the two months; gives what was found."""
+        pool = await self.owner(log)
+        found = await find_prunable(pool, log.storage, log.keys, datetime(2024, 3, 1, tzinfo=UTC))
+        try:
+            await prune(pool, found, log.keys, EventIds(), who="os:test")
+        finally:
+            pool.terminate()
+        await log.integrate(1)
+        return found
+
     async def test_pruned_events_are_no_finding(self, old):
         """Months that ended go, their leaves stay, verify goes on to hold and tells how many went."""
-        pool = await self.owner(old)
         before = await old.published()
-        found = await find_prunable(pool, old.storage, old.keys, datetime(2024, 3, 1, tzinfo=UTC))
-        assert found.names == ("ledger_event_202401", "ledger_event_202402")
-        await prune(pool, found, old.keys, EventIds(), who="os:test")
-        pool.terminate()
-        await old.integrate(1)
+        found = await self.pruned(old)
+        assert (found.names, found.leaves) == (("ledger_event_202401", "ledger_event_202402"), ((0, 4),))
         result = await verified(old, kept=[before])
 
         assert (result.holds, result.pruned) == (True, 4), result.findings
         assert not await old.superuser.fetchval("SELECT to_regclass('broker.ledger_event_202401')")
+
+    @pytest.mark.attack("A2")
+    async def test_a2_a_prune_covers_no_other_leaf(self, old):
+        """Whatever the tree says a deleted event's id was: only pruned leaves may be without."""
+        await self.pruned(old)
+        june = (await old.leaves())[8]
+        await old.sql("DELETE FROM broker.ledger_event WHERE id = $1", june)
+        await old.sql("UPDATE broker.ledger_tree SET event_id = $1 WHERE seq = 8", id_floor(1_705_000_000))
+        result = await verified(old)
+
+        assert [(each.kind, each.seq) for each in result.findings] == [(Kind.MISSING, 8)]
+        assert result.pruned == 4
+
+    @pytest.mark.attack("A2")
+    @pytest.mark.parametrize("how", ["moved", "changed", "as it was"])
+    async def test_a2_only_what_was_published_is_pruned(self, old, how):
+        """An event that was moved below the month's end first, or changed, keeps everything from going."""
+        pool = await self.owner(old)
+        event_id, fake = (await old.leaves())[8], id_floor(1_705_000_000)
+        if how == "moved":
+            await old.sql("UPDATE broker.ledger_event SET id = $1 WHERE id = $2", fake, event_id)
+            await old.sql("UPDATE broker.ledger_tree SET event_id = $1 WHERE seq = 8", fake)
+        elif how == "changed":
+            await old.sql(
+                "UPDATE broker.ledger_event SET leaf = leaf || '\\x20' WHERE id = $1", (await old.leaves())[0]
+            )
+        expected = pytest.raises(LogInvalidError, match="not the one that was published")
+        with contextlib.nullcontext() if how == "as it was" else expected:
+            found = await find_prunable(pool, old.storage, old.keys, datetime(2024, 3, 1, tzinfo=UTC))
+            assert found.leaves == ((0, 4),)
+        pool.terminate()
+
+    async def test_a_key_that_waits_takes_over_first(self, old):
+        """A prune is signed by the key that reigns when its event becomes a leaf."""
+        old.keys.rotate()
+        with pytest.raises(LogInvalidError, match="about to take over"):
+            await self.pruned(old)
+        await old.integrate(1)
+        await self.pruned(old)
+        await old.integrate(1)
+
+        assert (await verified(old)).pruned == 4
+
+    async def test_a_statement_outlives_its_own_event(self, old):
+        """The event that told of a prune is pruned itself one day; the statement goes on to count."""
+        await self.pruned(old)
+        told = await old.superuser.fetchval("SELECT event_id FROM broker.tlog_statement")
+        seq = (await old.leaves()).index(told)
+        second = Statement(Gone.PRUNED, old.keys.origin, ((seq, seq + 1),))
+        (event_id,) = await old.append(1, detail={"statement": second.digest})
+        await old.admin.execute(
+            "SELECT broker.tlog_state($1, $2)", event_id, second.signed(old.keys.active_signer())
+        )
+        await old.integrate(1)
+        await old.sql("DELETE FROM broker.ledger_event WHERE id = $1", told)
+        result = await verified(old)
+
+        assert (result.holds, result.pruned) == (True, 5), result.findings
 
     async def test_the_same_without_the_statement_is_a_finding(self, old):
         """A partition that the superuser drops by himself is deleted events, the first one named."""
