@@ -2,7 +2,8 @@
 
 Invariants:
 - a leaf is read as what an adversary may have written: what it does not tell is unknown, never a crash;
-- an outcome takes back a read of its own agent and grant alone.
+- an outcome takes back a read of its own agent and grant alone;
+- a leaf takes no other one's place, whatever id it claims.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ def tell(leaf: bytes, selection: Mapping[str, str]) -> ToldRead | ToldOutcome | 
 class Told:
     """What leaves tell together: their reads, and which came to nothing."""
 
-    reads: dict[str, ToldRead] = field(default_factory=dict)  # by event id
+    reads: list[ToldRead] = field(default_factory=list)  # by leaf: an id is what a worker wrote into it
     narrowed: set[tuple[str, str, str]] = field(default_factory=set)
     unreadable: int = 0  # leaves that do not even tell whose data it was
     _manners: dict[Manner, Manner] = field(default_factory=dict)
@@ -94,7 +95,7 @@ class Told:
             case ToldRead() as told:
                 manner = told.read[5]
                 shared = self._manners.setdefault(manner, manner)
-                self.reads[told.event_id] = replace(told, read=(*told.read[:5], shared))
+                self.reads.append(replace(told, read=(*told.read[:5], shared)))
             case ToldOutcome(narrows):
                 self.narrowed |= {narrows} if narrows else set()
             case ToldNothing():
@@ -104,7 +105,7 @@ class Told:
     @property
     def disclosed(self) -> list[Read]:
         """Gives the reads that gave something out, in the order of their customers."""
-        found = [told.read for told in self.reads.values() if told.name not in self.narrowed]
+        found = [told.read for told in self.reads if told.name not in self.narrowed]
         return sorted(found, key=itemgetter(0))
 
     def customers(self, totals: Totals, classes: Mapping[str, str]) -> Iterable[dict[str, Any]]:
