@@ -169,7 +169,7 @@ def test_a_stream_goes_on_where_its_file_ends(broker, audrey, logged, tmp_path, 
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert broker("audit", "stream", "--format", form, "--append", whole, *audrey).code == 0
     lines = whole.read_bytes().splitlines(keepends=True)
-    for at in (0, 10, len(lines[0]), sum(map(len, lines[:5])) + 3):
+    for at in (0, len(lines[0]), len(lines[0]) + 10, sum(map(len, lines[:5])) + 3):
         cut.write_bytes(whole.read_bytes()[:at])
         said = broker("audit", "stream", "--format", form, "--append", cut, *audrey)
         assert said.code == 0, said.err

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from broker.client import AuditClient
 
 INDEXES = {
-    "jsonl": re.compile(rb'"leaf_index":([0-9]+)'),
-    "ocsf": re.compile(rb'"sequence":([0-9]+)'),
-    "cef": re.compile(rb" cn1=([0-9]+)"),
+    "jsonl": re.compile(rb'{"event_id":"[0-9a-f-]{36}","leaf_index":([0-9]+),'),
+    "ocsf": re.compile(rb'{"activity_id":[0-9]+,"category_uid":.*?,"sequence":([0-9]+),'),
+    "cef": re.compile(rb"CEF:0\|broker\|.*? cn1=([0-9]+) "),
 }
-"""Where each format has the index of an event's leaf; before anything that a caller named."""
+"""How each format's lines begin, up to the index of the event's leaf; before anything that a caller named."""
 
 TAIL = 1 << 20
 """Bytes at the end of a file in which its last line is looked for."""
@@ -50,8 +50,9 @@ def stream(
     """Write the ledger's events in the order of the transparency log, one a line, for a SIEM.
 
     Each event comes once. With --append the file itself is the cursor: cut off anywhere, the next run goes on
-    behind its last whole line, so nothing is lost and nothing repeated. On a pipe, keep the index of the last
-    line that is safe and go on with --from. A broker that does not answer is waited for.
+    behind its last whole line, so nothing is lost and nothing repeated; a file without one is refused. On a
+    pipe, keep the index of the last line that is safe and go on with --from. A broker that does not answer is
+    waited for.
 
     \b
     Example:
@@ -90,23 +91,22 @@ def stream(
 
 
 def mended(path: Path, form: str, first: int | None) -> int | None:
-    """Cuts an unfinished last line off a file; gives where to go on, `first` where the file has no line.
+    """Cuts an unfinished last line off a stream's file; gives where to go on, `first` where it is empty.
 
     Raises:
-        StartupError: its last line is not of this format.
+        StartupError: its last whole line is not of this format, or it has none; nothing was touched.
     """
     with path.open("r+b") as file:
         size = file.seek(0, os.SEEK_END)
+        if not size:
+            return first
         file.seek(max(size - TAIL, 0))
         tail = file.read()
         whole = tail.rfind(b"\n") + 1
+        last = tail[tail.rfind(b"\n", 0, whole - 1) + 1 : whole] if whole else b""
+        found = INDEXES[form].match(last)
+        if found is None:
+            what = f"is no event in format {form}" if whole else "has no end"
+            raise StartupError(f"{path}: its last line {what}; it is left as it is. Name a new file")
         file.truncate(size - len(tail) + whole)
-    lines = tail[:whole].splitlines()
-    if not lines:
-        if size > TAIL:
-            raise StartupError(f"{path}: no line ends in its last megabyte")
-        return first
-    found = INDEXES[form].search(lines[-1])
-    if found is None:
-        raise StartupError(f"{path}: its last line is no event in format {form}")
     return int(found[1]) + 1
