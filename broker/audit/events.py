@@ -62,6 +62,15 @@ class EventReader:
             raise EventNotFoundError
         return StoredEvent(*rows[0])
 
+    async def names(self, agent: str) -> bool:
+        """Tells whether any event names an agent, as `issuer|subject`."""
+        page = EventPage((), "")
+        while not page.events:
+            page = await self.page(EventFilter(agent=agent), size=1, token=page.next_token)
+            if not page.next_token:
+                break
+        return bool(page.events)
+
     async def page(
         self, wanted: EventFilter, *, size: int, token: str = "", oldest_first: bool = False
     ) -> EventPage:

@@ -54,7 +54,9 @@ def ocsf_line(event: Mapping[str, Any]) -> str:
             "correlation_uid": event["trace_id"],
         },
         "api": {"operation": event["kind"], "response": {"error": event["reason"]}},
-        "actor": {"user": {"uid": event["agent"], "name": event["agent"].rpartition("|")[2]}},
+        "actor": {
+            "user": {"uid": event["agent"], "name": event["agent"].partition("|")[2] or event["agent"]}
+        },
         "src_endpoint": {"name": event["tool"]},
         "resources": [{"type": kind, "uid": event[kind]} for kind in ("customer", "ticket") if event[kind]],
         "unmapped": {

@@ -205,7 +205,7 @@ def _connector(
     broker = broker_at(
         target, ca_file, cert_file, key_file, folder=folder, port="access", certificate=f"tool-{tool}"
     )
-    source = _token_source(folder if broker.sample else None, agent, tool, token_file, token_command)
+    source = _token_source(broker.sample, agent, tool, token_file, token_command)
 
     def connect() -> BrokerClient:
         from broker.client import BrokerClient

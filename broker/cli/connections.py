@@ -53,7 +53,7 @@ class Broker:
     ca_file: Path
     cert_file: Path
     key_file: Path
-    sample: bool  # the sample company's
+    sample: Path | None  # folder of the sample company, where it is that one's
 
 
 def broker_at(
@@ -90,13 +90,13 @@ def broker_at(
             ca_file or tls.ca_file,
             cert_file or tls.cert_file,
             key_file or tls.key_file,
-            sample=True,
+            sample=folder,
         )
     if ca_file is None or cert_file is None or key_file is None:
         given = {"--ca-file": ca_file, "--cert-file": cert_file, "--key-file": key_file}
         missing = ", ".join(name for name, value in given.items() if value is None)
         raise StartupError(f"--target needs {missing} too")
-    return Broker(target, ca_file, cert_file, key_file, sample=False)
+    return Broker(target, ca_file, cert_file, key_file, sample=None)
 
 
 @asynccontextmanager

@@ -20,7 +20,7 @@ from broker.cli.connections import (
     Target,
     broker_at,
 )
-from broker.cli.names import agent_name
+from broker.cli.names import AGENT, agent_name
 from broker.cli.output import print_json, print_table, progress, say
 from broker.errors import StartupError
 
@@ -35,9 +35,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-AgentArgument = Annotated[
-    str, typer.Argument(metavar="AGENT", help="issuer|subject; the subject alone in the sample company.")
-]
+AgentArgument = Annotated[str, typer.Argument(metavar="AGENT", help=AGENT)]
 Reason = Annotated[
     str, typer.Option("--reason", help="Why, for the ledger; no customers' data.", show_default=False)
 ]
@@ -67,7 +65,7 @@ def suspend(
     if as_json:
         print_json(asdict(suspension))
     else:
-        say(f"{agent} is suspended since {suspension.create_time:%Y-%m-%d %H:%M:%S} UTC")
+        say(f"{name.key} is suspended since {suspension.create_time:%Y-%m-%d %H:%M:%S} UTC")
 
 
 @app.command()
@@ -93,16 +91,16 @@ def reinstate(
     if as_json:
         print_json({"agent": asdict(name), **asdict(ended)})
     elif ended.end_time is None:
-        say(f"{agent} was not suspended (decision id {ended.decision_id})")
+        say(f"{name.key} was not suspended (decision id {ended.decision_id})")
         say("  see who is, spelt as the ledger does: broker contain list")
     else:
-        say(f"{agent} may work again (decision id {ended.decision_id})")
+        say(f"{name.key} may work again (decision id {ended.decision_id})")
 
 
 @app.command()
 def revoke(
     reason: Reason,
-    agent: Annotated[str, typer.Option("--agent", help="All live grants of this agent.")] = "",
+    agent: Annotated[str, typer.Option("--agent", help=f"All live grants of this agent: {AGENT}")] = "",
     ticket: Annotated[str, typer.Option("--ticket", help="All live grants on this ticket.")] = "",
     grant: Annotated[str, typer.Option("--grant", help="This grant.")] = "",
     as_json: Json = False,

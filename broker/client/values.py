@@ -27,6 +27,11 @@ class AgentName:
     issuer: str
     subject: str
 
+    @property
+    def key(self) -> str:
+        """Gives `issuer|subject`, as the ledger names them."""
+        return f"{self.issuer}|{self.subject}"
+
 
 @dataclass(frozen=True, slots=True)
 class FieldValue:

@@ -38,6 +38,20 @@ def test_ocsf_has_what_the_class_requires(kind):
     assert (told["status_id"], refused["status_id"], refused["status_detail"]) == (1, 2, "TICKET_DENIED")
 
 
+@pytest.mark.parametrize(
+    ("agent", "name"),
+    [
+        ("https://idp.test|anna", "anna"),
+        ("https://idp.test|auth0|17", "auth0|17"),
+        ("spiffe://t/a",) * 2,
+        ("", ""),
+    ],
+)
+def test_ocsf_names_the_subject(agent, name):
+    """Whole, also where it holds a bar; the identity itself where it is no person's."""
+    assert json.loads(ocsf_line(event(agent=agent)))["actor"]["user"] == {"uid": agent, "name": name}
+
+
 def cef(line: str) -> tuple[list[str], dict[str, str]]:
     """Reads a line as its specification says: seven bars, then keys up to the next key."""
     *head, extension = re.split(r"(?<!\\)(?:\\\\)*\|", line, maxsplit=7)

@@ -62,8 +62,8 @@ def test_tells_whose_data_was_given_out(broker, name):
         json.loads(line) for line in broker("audit", "exposure", "--agent", name, "--jsonl").out.splitlines()
     ]
     assert [*data["customers"], data["totals"]] == lines
-    nobody = broker("audit", "exposure", "--agent", "https://idp.test|nobody", "--json").data
-    assert nobody["totals"] == Totals().as_mapping({})
+    nothing = broker("audit", "exposure", "--agent", name, "--until", "2026-01-01", "--json").data
+    assert nothing["totals"] == Totals().as_mapping({})
 
 
 def test_a_pack_is_checked_with_the_key_alone(broker, name, key, tmp_path, monkeypatch):
@@ -129,6 +129,11 @@ def test_a_pack_that_is_refused_leaves_no_file(broker, name, company, tmp_path):
     assert (nobody.code, "ever granted" in nobody.err) == (1, True)
     away = broker(*asked, tmp_path / "nowhere" / "c.zip", "--as", "audrey")
     assert (away.code, "no folder" in away.err) == (2, True)
+    unknown = broker(
+        "audit", "exposure", "--agent", f"{name}x", "--pack", tmp_path / "c.zip", "--as", "audrey",
+        "--dir", company.folder,
+    )  # fmt: skip
+    assert (unknown.code, "no event names the agent" in unknown.err) == (1, True)
     assert list(tmp_path.iterdir()) == []
 
     (tmp_path / "d.zip").write_text("mine")
@@ -166,7 +171,7 @@ def test_what_is_asked_wrongly_is_said(broker, name):
     """Each with what to do."""
     for arguments, sentence in (
         ((), "say whose"),
-        (("--agent", "alice"), "issuer|subject"),
+        (("--agent", "|alice"), "issuer|subject"),
         (("--agent", name, "--since", "1d", "--until", "2d"), "before"),
         (("--grant", "x"), "not an id"),
     ):

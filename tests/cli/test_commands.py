@@ -142,10 +142,14 @@ class TestContain:
 
     def test_tells_that_nobody_was_suspended(self, broker, here):
         """A misspelt agent is not told to be at work again."""
-        said = broker("contain", "reinstate", "chne", "--reason", "over", *here)
+        said = broker("contain", "reinstate", "https://idp.broker.dev|chne", "--reason", "over", *here)
+        alone = broker("contain", "reinstate", "chne", "--reason", "over", *here)
 
         assert said.code == 0
-        assert "was not suspended" in said.err
+        assert "https://idp.broker.dev|chne was not suspended" in said.err
+        assert alone.code == 2
+        assert "bella" in alone.err
+        assert "chen" in alone.err
 
     def test_revokes(self, broker, here):
         """The number of grants that ended is told."""

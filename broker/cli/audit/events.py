@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +15,7 @@ from broker.cli.persons import Administrator, run
 from broker.errors import StartupError
 
 if TYPE_CHECKING:
-    from broker.client import AuditClient, LedgerEvent
+    from broker.client import AuditClient, EventQuery, LedgerEvent
 
 USUAL = 100
 """Events shown where nobody says how many."""
@@ -81,26 +82,14 @@ def events(
                 sys.stdout.write(json_line(told) + "\n")
             else:
                 kept.append(told)
-        if limit is not None and count == limit:
-            say(f"these are {limit}; there may be more: --most N, or --all")
+        await _remark(client, query, count, limit)
         return kept
 
     found = run(administrator, AuditClient, write)
     if as_json:
         print_json(found)
     elif not (as_lines or as_csv):
-        print_table(
-            ("time", "kind", "outcome", "agent", "customer", "ticket", "event"),
-            (
-                (
-                    event["record_time"][:19].replace("T", " "), event["kind"],
-                    " ".join(word for word in (event["outcome"], event["reason"]) if word),
-                    event["agent"].rpartition("|")[2], event["customer"][:8], event["ticket"][:8],
-                    event["event_id"],
-                )
-                for event in found
-            ),
-        )  # fmt: skip
+        _print(found)
 
 
 def event(
@@ -127,6 +116,29 @@ def event(
         print_line(f"{name.replace('_', ' '):15} {'not in the log yet' if value is None else value}")
     for name, value in detail.items():
         print_line(f"  {name:13} {value}")
+
+
+async def _remark(client: AuditClient, query: EventQuery, count: int, limit: int | None) -> None:
+    """Says what a number of events may mean."""
+    if limit is not None and count == limit:
+        say(f"these are {limit}; there may be more: --most N, or --all")
+    if not count and (sentence := await filters.unknown(client, query.agent)):
+        say(f"{sentence}: {filters.SPELLING}")
+
+
+def _print(found: Sequence[Mapping[str, Any]]) -> None:
+    print_table(
+        ("time", "kind", "outcome", "agent", "customer", "ticket", "event"),
+        (
+            (
+                event["record_time"][:19].replace("T", " "), event["kind"],
+                " ".join(word for word in (event["outcome"], event["reason"]) if word),
+                event["agent"].partition("|")[2] or event["agent"], event["customer"][:8],
+                event["ticket"][:8], event["event_id"],
+            )
+            for event in found
+        ),
+    )  # fmt: skip
 
 
 def as_mapping(event: LedgerEvent) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import typer
 
 from broker.cli.audit import filters, packs
 from broker.cli.audit.options import Json, who
+from broker.cli.names import agent_name
 from broker.cli.output import CommandFailedError, Progress, print_json, print_line, print_table, progress, say
 from broker.cli.persons import Administrator, run
 from broker.errors import StartupError
@@ -41,9 +42,7 @@ CustomerId = Annotated[
 
 def exposure(
     administrator: Administrator | None,
-    agent: Annotated[
-        str, typer.Option("--agent", help="issuer|subject, as the ledger names them.", show_default=False)
-    ] = "",
+    agent: filters.Agent = "",
     tool: filters.Tool = "",
     customer: filters.Customer = "",
     customer_id: CustomerId = "",
@@ -73,22 +72,23 @@ def exposure(
       broker audit exposure --customer-id 5 --json --as audrey
     """
     from broker.audit.exposure import Selection
-    from broker.client import AgentName, ExposureQuery
+    from broker.client import ExposureQuery
 
     _check(agent, tool, customer, customer_id, grant)
     if pack is not None:
         packs.check_free(pack)
     begin, end = filters.period(since, until)
     grant_id = UUID(grant) if grant else None
+    asked = administrator.broker if administrator else None
+    whom = agent_name(agent, asked) if agent else None
 
     def selected(pseudonym: str) -> Selection:
-        return Selection(agent or None, tool or None, pseudonym or None, grant_id, begin, end)
+        return Selection(whom.key if whom else None, tool or None, pseudonym or None, grant_id, begin, end)
 
     if administrator is not None:
-        issuer, _, subject = agent.rpartition("|")
         query = ExposureQuery(
             tool=tool, customer=customer, customer_id=customer_id, grant_id=grant, since=begin, until=end,
-            agent=AgentName(issuer, subject) if agent else None,
+            agent=whom,
         )  # fmt: skip
         if pack is not None:
             answer = packs.over_port(administrator, query, pack, lines=as_lines)
@@ -112,8 +112,6 @@ def exposure(
 
 
 def _check(agent: str, tool: str, customer: str, customer_id: str, grant: str) -> None:
-    if agent and "|" not in agent:
-        raise StartupError("--agent: write issuer|subject, as `broker audit events --json` shows it")
     if customer and customer_id:
         raise StartupError("give --customer or --customer-id, not both")
     if not (agent or tool or customer or customer_id or grant):
@@ -136,6 +134,8 @@ def _over_port(
             told = _told(part)
             if isinstance(part, ExposureTotals):
                 totals = told
+                if not part.reads and (sentence := await filters.unknown(client, query.agent)):
+                    raise CommandFailedError(sentence, filters.SPELLING)
             elif lines:
                 sys.stdout.write(json.dumps(told) + "\n")
             else:
@@ -164,6 +164,7 @@ async def _run(
     *,
     lines: bool,
 ) -> dict[str, Any]:
+    from broker.audit.events import EventReader
     from broker.audit.exposed import Totals
     from broker.audit.exposure import classes_for, exposed, put_question
     from broker.audit.naming import pseudonym_of
@@ -198,6 +199,8 @@ async def _run(
                 sys.stdout.writelines(json.dumps(one) + "\n" for one in mapped)
             else:
                 customers += mapped
+        if not totals.reads and selection.agent and not await EventReader(pool).names(selection.agent):
+            raise CommandFailedError(filters.UNKNOWN.format(selection.agent), filters.SPELLING)
         classes = await classes_for(pool, totals)
         answer = {"selection": selection.as_mapping(), "totals": totals.as_mapping(classes)}
         if not lines:

@@ -7,20 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from broker.cli.names import agent_name
+from broker.cli.names import AGENT, agent_name
 from broker.cli.times import moment
 from broker.errors import StartupError
 
 if TYPE_CHECKING:
     from broker.cli.connections import Broker
-    from broker.client import EventQuery
+    from broker.client import AgentName, AuditClient, EventQuery
 
-Agent = Annotated[
-    str,
-    typer.Option(
-        "--agent", help="issuer|subject; the subject alone in the sample company.", show_default=False
-    ),
-]
+UNKNOWN = "no event names the agent {}"
+SPELLING = "names are compared exactly, as `broker audit events --json` shows them"
+
+Agent = Annotated[str, typer.Option("--agent", help=AGENT, show_default=False)]
 Tool = Annotated[str, typer.Option("--tool", help="Identity of the tool, as in its certificate.")]
 Customer = Annotated[str, typer.Option("--customer", help="Pseudonym of a customer, as events show it.")]
 Ticket = Annotated[str, typer.Option("--ticket", help="Pseudonym of a ticket, as events show it.")]
@@ -88,3 +86,17 @@ def period(since: str, until: str) -> tuple[datetime | None, datetime | None]:
     if begin and end and begin >= end:
         raise StartupError("--since must lie before --until")
     return begin, end
+
+
+async def unknown(client: AuditClient, agent: AgentName | None) -> str:
+    """Says that no event names an agent, of whom nothing was found; "" where one does, or who may not ask."""
+    from broker.client import DeniedError, EventQuery
+
+    if agent is None:
+        return ""
+    try:
+        async for _ in client.events(EventQuery(agent=agent), most=1):
+            return ""
+    except DeniedError:
+        return ""
+    return UNKNOWN.format(agent.key)

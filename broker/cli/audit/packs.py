@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from broker.cli.audit import filters
 from broker.cli.audit.options import Json, Keys, log_keys, read_keys, storage
 from broker.cli.output import CommandFailedError, Progress, print_json, progress, say
 from broker.cli.persons import Administrator, run
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     import asyncpg
 
     from broker.audit.exposure import Selection
-    from broker.client import ExposureQuery
+    from broker.client import ExposureQuery, PackSummary
 
 TAKEN = "{} is there already; a pack never replaces a file"
 NOBODY = "no agent was ever granted anything of this customer, or they were erased"
@@ -55,12 +56,16 @@ def over_port(
     from broker.client import AuditClient
 
     with _whole(path) as file:
-        summary = run(
-            administrator, AuditClient, lambda client: client.build_pack(query, file.write),
-            doing="Fetching the pack",
-        )  # fmt: skip
-        if not summary.length:
-            raise CommandFailedError(NOBODY)
+
+        async def fetch(client: AuditClient) -> PackSummary:
+            summary = await client.build_pack(query, file.write)
+            if not summary.length:
+                raise CommandFailedError(NOBODY)
+            if not summary.reads and (sentence := await filters.unknown(client, query.agent)):
+                raise CommandFailedError(sentence, filters.SPELLING)
+            return summary
+
+        summary = run(administrator, AuditClient, fetch, doing="Fetching the pack")
     report, customers = listed(path)
     answer = {"selection": report["selection"], "totals": report["totals"]}
     if lines:
