@@ -82,6 +82,15 @@ def publisher(pool: asyncpg.Pool, signing: SigningKeys | None = None, **more: ob
     return Publisher(pool=pool, store=store(pool, signing), keys=signing, issuer=ISSUER, **given)
 
 
+def founding(pool: asyncpg.Pool, signing: SigningKeys | None = None, **more: object) -> Founding:
+    """Makes what publishes the first version; it examines nothing, unless told otherwise."""
+    given: dict[str, object] = {
+        "examine": loads, "methods": (), "clock": time.time, "ids": EventIds(), "keys": signing or keys(),
+        **more,
+    }  # fmt: skip
+    return Founding(pool=pool, issuer=ISSUER, **given)
+
+
 async def activate(
     pool: asyncpg.Pool,
     files: PolicyFiles,
@@ -99,7 +108,7 @@ async def activate(
     signing = signing or keys()
     bundle = Bundle.of(files, tests or {})
     if not await store(pool, signing).active_version():
-        await Founding(pool, EventIds(), signing, ISSUER, time.time).found(bundle, by="tests")
+        await founding(pool, signing).found(bundle, by="tests")
         return "1"
     acts = publisher(pool, signing)
     try:

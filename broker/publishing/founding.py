@@ -3,23 +3,31 @@
 Invariants:
 - the first is open on a new database alone; the second needs the schema owner's password and the
   signing keys, which no running process has together;
+- both are examined like every version, by the incident tests too; a broken glass may be published all the
+  same, where whoever breaks it says so, and then its event says so;
 - both are on the ledger, in the same transaction, and signed like every version.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from datetime import UTC, datetime
 
 import asyncpg
 
 from broker.database import Connection, queries, transaction, translated
+from broker.errors import GuardBehindError, PolicyInvalidError
 from broker.keys import SigningKeys
 from broker.ledger import ADMIN_DOOR, NO_TRACE, Event, EventIds, EventKind, append_events
 from broker.policy import load
 from broker.policy.bundle import Bundle
 from broker.policy.seal import TYPE, Seal
+from broker.publishing.examining import Examine, in_this_process
+from broker.publishing.gate import Question
+from broker.publishing.guard import GuardCheck
 from broker.publishing.publisher import as_json
+from broker.publishing.reading import Reading
 
 Q = queries("publishing")
 
@@ -28,22 +36,48 @@ class Founding:
     """Publishes without proposals."""
 
     def __init__(
-        self, pool: asyncpg.Pool, ids: EventIds, keys: SigningKeys, issuer: str, clock: Callable[[], float]
+        self,
+        *,
+        pool: asyncpg.Pool,
+        ids: EventIds,
+        keys: SigningKeys,
+        issuer: str,
+        clock: Callable[[], float],
+        methods: Collection[str],
+        examine: Examine = in_this_process,
     ) -> None:
-        """Takes connections as broker_admin (`found`) or broker_owner (`break_glass`), and what signs."""
+        """Takes what it works with.
+
+        Args:
+            pool: connections as broker_admin (`found`) or broker_owner (`break_glass`).
+            ids: ids of events.
+            keys: sign versions.
+            issuer: this broker's, in every signature.
+            clock: POSIX seconds.
+            methods: full names of the admin port's RPCs.
+            examine: examines candidates.
+        """
         self._pool = pool
         self._ids = ids
         self._keys = keys
         self._issuer = issuer
         self._clock = clock
+        self._methods = frozenset(methods)
+        self._examine = examine
+        self._check_guard = GuardCheck(Reading(pool), unknown_passes=True)
 
     async def found(self, bundle: Bundle, *, by: str) -> bool:
         """Makes a policy version 1 of a new database; false where there is a version already.
 
+        The guard is not asked for: no worker has looked at it before there is a policy, and none serves
+        behind one that lacks something.
+
         Raises:
-            PolicyInvalidError: the files are no policy.
+            PolicyInvalidError: it fails its examination; the findings are the refusals.
         """
-        await asyncio.to_thread(load, bundle.files, "candidate")
+        # Without the seconds with Casbin: a broker starts.
+        if refusals := await self._refusals(bundle, thorough=False):
+            raise PolicyInvalidError(refusals)
         async with transaction(self._pool) as conn:
             signature = self._sign(Seal(1, bundle.files.digest, bundle.tests_digest, "first"))
             with translated():
@@ -52,16 +86,37 @@ class Founding:
                     bundle.tests_digest, by, signature,
                 )  # fmt: skip
             if is_first:
-                await self._record(conn, "bootstrap", bundle, 1, by, "")
+                await self._record(conn, {"act": "bootstrap", "digest": bundle.digest}, 1, by)
         return bool(is_first)
 
-    async def break_glass(self, bundle: Bundle, *, by: str, reason: str) -> int:
-        """Makes a policy the one in force, as the schema's owner; gives its version.
+    async def break_glass(
+        self, bundle: Bundle, *, by: str, reason: str, despite_refusals: bool = False
+    ) -> tuple[int, list[str]]:
+        """Makes a policy the one in force, as the schema's owner.
+
+        Args:
+            bundle: the policy and its tests.
+            by: who, as the system knows them.
+            reason: in their words.
+            despite_refusals: publish what fails its examination, as long as brokers can load it.
+
+        Returns:
+            Its version, and what its examination refused.
 
         Raises:
-            PolicyInvalidError: the files are no policy.
+            PolicyInvalidError: it fails its examination, or cannot be loaded at all.
         """
+        refusals = await self._refusals(bundle, thorough=True)
+        try:
+            await self._check_guard(bundle, None)
+        except GuardBehindError as exc:
+            refusals.append(f"the installed guard does not cover it: {exc.metadata['finding']}")
+        if refusals and not despite_refusals:
+            raise PolicyInvalidError(refusals)
         await asyncio.to_thread(load, bundle.files, "candidate")
+        detail: dict[str, object] = {"act": "break glass", "digest": bundle.digest, "why": reason}
+        if refusals:
+            detail["despite_refusals"] = len(refusals)
         async with transaction(self._pool) as conn:
             with translated():
                 version = int(await conn.fetchval(Q.next_version))
@@ -70,15 +125,18 @@ class Founding:
                     Q.break_glass, version, as_json(bundle.files.texts), bundle.files.digest,
                     as_json(bundle.tests), bundle.tests_digest, by, reason, self._sign(seal),
                 )  # fmt: skip
-            await self._record(conn, "break glass", bundle, version, by, reason)
-        return version
+            await self._record(conn, detail, version, by)
+        return version, refusals
+
+    async def _refusals(self, bundle: Bundle, *, thorough: bool) -> list[str]:
+        today = datetime.fromtimestamp(self._clock(), UTC).date()
+        question = Question(bundle, None, today, self._methods, thorough=thorough)
+        return list((await self._examine(question)).refusals)
 
     def _sign(self, seal: Seal) -> str:
         return self._keys.sign({"typ": TYPE}, seal.claims(self._issuer, self._clock()))
 
-    async def _record(
-        self, conn: Connection, act: str, bundle: Bundle, version: int, by: str, reason: str
-    ) -> None:
+    async def _record(self, conn: Connection, detail: dict[str, object], version: int, by: str) -> None:
         event = Event(
             id=self._ids.new(),
             kind=EventKind.POLICY,
@@ -86,6 +144,6 @@ class Founding:
             trace_id=NO_TRACE,
             tool=by,
             policy_version=str(version),
-            detail={"act": act, "digest": bundle.digest, **({"why": reason} if reason else {})},
+            detail=detail,
         )
         await append_events(conn, [event], door=ADMIN_DOOR)

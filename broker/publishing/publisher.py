@@ -66,15 +66,14 @@ REFUSALS: Mapping[str, type[BrokerError]] = MappingProxyType(
 )
 """What the database says, but for the states of a proposal that has ended."""
 
-Check = Callable[[Bundle], Awaitable[None]]
-"""Refuses a bundle that what is installed cannot serve."""
-
+Check = Callable[[Bundle, Bundle | None], Awaitable[None]]
+"""Refuses a bundle that what is installed cannot serve, beside the one in force, where that can be read."""
 
 Replays = Callable[[Administrator, Bundle], Awaitable[Mapping[str, Any]]]
 """Says how recorded decisions would have been under a bundle."""
 
 
-async def _no_check(_: Bundle) -> None:
+async def _no_check(_bundle: Bundle, _active: Bundle | None) -> None:
     """Lets everything pass."""
 
 
@@ -157,7 +156,7 @@ class Publisher:
             return event, None, found
         alone = draft.alone and not found.widens
         if alone:
-            await self._check_guard(draft.bundle)
+            await self._check_guard(draft.bundle, active)
         elif self._replay is not None:  # for an approver to read; an emergency does not wait for it
             found = replace(found, facts={**found.facts, "replay": await self._replay(by, draft.bundle)})
         proposal_id = self._ids.new()
@@ -222,7 +221,7 @@ class Publisher:
         found = await self._examine(self._question(proposal.bundle, active, by, approves=True))
         if found.refusals:
             raise PolicyRefusedError(cause="examination", metadata={"finding": found.refusals[0][:500]})
-        await self._check_guard(proposal.bundle)
+        await self._check_guard(proposal.bundle, active)
         async with transaction(self._pool) as conn:
             event = await self._publish(conn, by, proposal_id, digest, reason=reason, alone=False)
         return event, await self.proposal(proposal_id)

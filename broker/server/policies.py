@@ -19,10 +19,7 @@ from broker.errors import BrokerError, PolicyInvalidError, PolicyUnavailableErro
 from broker.keys import SigningKeys
 from broker.ledger import EventIds
 from broker.policy import AdminTable, Policy
-from broker.policy.admin import read_admin
 from broker.policy.bundle import Bundle
-from broker.policy.files import ADMIN
-from broker.policy.findings import Findings
 from broker.policy.listener import PolicyListener
 from broker.policy.seal import Seals
 from broker.policy.store import PolicyHolder, PolicyStore
@@ -65,7 +62,7 @@ async def open_admin_policies(
     """Waits for a policy, on a new database that of `policies_dir`, and makes what publishes others."""
     names = [f"/{name}" for name in METHOD_NAMES]
     store = PolicyStore(pool, Seals(keys.known, settings.issuer))
-    founding = Founding(pool, ids, keys, settings.issuer, clock)
+    founding = Founding(pool=pool, ids=ids, keys=keys, issuer=settings.issuer, clock=clock, methods=names)
     await until_there("policy", partial(_bootstrap, store, founding, settings), report, stop)
     holder = PolicyHolder(store)  # without a bound: whoever mends a policy needs the table that lets them
     await until_there("policy", partial(first_policy, holder), report, stop)
@@ -130,16 +127,6 @@ async def first_policy(holder: PolicyHolder) -> None:
         raise PolicyUnavailableError(cause=holder.alert)
 
 
-def check_table(table: AdminTable, names: Sequence[str]) -> None:
-    """Refuses a table that leaves open who may call an RPC.
-
-    Raises:
-        StartupError: names what is missing.
-    """
-    if missing := table.missing(names):
-        raise StartupError(f"admin.csv has no row for {', '.join(missing)}; add who may call it")
-
-
 def tell_of_missing(table: AdminTable, names: Sequence[str]) -> None:
     """Says which RPCs of this release the version in force lets nobody call; a new version mends it."""
     for name in table.missing(names):
@@ -197,11 +184,6 @@ async def _bootstrap(store: PolicyStore, founding: Founding, settings: Settings)
         return
     try:
         bundle = Bundle.from_directory(settings.policies_dir)
-        # Before it is active: afterwards the file could be mended, but nobody would read it any more.
-        findings = Findings()
-        table = read_admin(bundle.files.texts[ADMIN], findings)
-        if not findings.has(ADMIN):
-            check_table(table, [f"/{name}" for name in METHOD_NAMES])
         await founding.found(bundle, by="broker serve")
     except PolicyInvalidError as exc:
-        raise StartupError(f"policies_dir: the policy is broken\n{exc}") from None
+        raise StartupError(f"policies_dir: the policy cannot be the first version\n{exc}") from None

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import threading
-import time
 from datetime import UTC, date, datetime, timedelta
 
 import asyncpg
@@ -11,12 +10,10 @@ import pytest
 
 from broker.database import open_pool
 from broker.errors import LedgerUnavailableError, PolicyInvalidError, PolicyUnavailableError
-from broker.ledger import EventIds
 from broker.policy import PolicyHolder, PolicyStore, load, store
 from broker.policy.bundle import Bundle
-from broker.publishing import Founding
 from tests.policy.sample import FACTS, RULES, TEXTS, edited, files
-from tests.published import ISSUER, activate, force, force_signed, keys, seals
+from tests.published import activate, force, force_signed, founding, seals
 from tests.published import store as store_of
 
 TIER1 = frozenset({"tier1"})
@@ -56,9 +53,9 @@ class TestStore:
     async def test_bootstrap_happens_once(self, admin, access):
         """Of brokers that start side by side one activates its files, and all agree on them."""
         offered = [files(policy_csv=f"# {i}\n" + RULES) for i in range(5)]
-        founding = Founding(admin, EventIds(), keys(), ISSUER, time.time)
+        first = founding(admin)
         created = await asyncio.gather(
-            *(founding.found(Bundle.of(policy, {}), by="serve") for policy in offered)
+            *(first.found(Bundle.of(policy, {}), by="serve") for policy in offered)
         )
         version, active = await store_of(access).active()
 

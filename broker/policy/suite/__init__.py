@@ -9,7 +9,8 @@ Invariants:
 - `every` and `any` mean all there are: the runner folds situations that no rule tells apart and looks at
   each of the others;
 - a test that cannot be run as written (an unknown role, too many situations) fails;
-- the incident tests are made here from the catalog and run on every version, whatever the folder holds.
+- the incident tests are made here from the catalog and run on every version, whatever the folder holds;
+  only a broken glass may be published despite them (`publishing/founding.py`).
 """
 
 from broker.policy.suite.administrators import AdminCase
