@@ -141,10 +141,11 @@ class AuditClient(AdminPort):
             reached = until
             answers = self._personal_stream(self._stub.Reconcile, request, timeout=RECONCILE_TIMEOUT)
             try:
-                async for answer in answers:
-                    part = wire.reconciled(answer)
-                    yield part
-                    reached = part.since
+                async with aclosing(answers):
+                    async for answer in answers:
+                        part = wire.reconciled(answer)
+                        yield part
+                        reached = part.since
             except TimedOutError:  # a long time takes several calls
                 if reached == until:
                     raise
@@ -183,10 +184,11 @@ class AuditClient(AdminPort):
             request = pb.StreamEventsRequest(from_index=at, follow=follow)
             try:
                 answers = self._personal_stream(self._stub.StreamEvents, request, timeout=STREAM_TIMEOUT)
-                async for answer in answers:
-                    at, pause = answer.next_index, FIRST_PAUSE
-                    behind = bool(answer.events)
-                    yield EventBatch(tuple(map(wire.event, answer.events)), at)
+                async with aclosing(answers):
+                    async for answer in answers:
+                        at, pause = answer.next_index, FIRST_PAUSE
+                        behind = bool(answer.events)
+                        yield EventBatch(tuple(map(wire.event, answer.events)), at)
             except (UnavailableError, TimedOutError):
                 if not follow:
                     raise
@@ -205,12 +207,13 @@ class AuditClient(AdminPort):
         request = wire.exposure_request(query)
         whole = False
         answers = self._personal_stream(self._stub.ReportExposure, request, timeout=EXPOSURE_TIMEOUT)
-        async for answer in answers:
-            if answer.HasField("customer"):
-                yield wire.exposed_customer(answer.customer)
-            else:
-                whole = True
-                yield wire.exposure_totals(answer.totals)
+        async with aclosing(answers):
+            async for answer in answers:
+                if answer.HasField("customer"):
+                    yield wire.exposed_customer(answer.customer)
+                else:
+                    whole = True
+                    yield wire.exposure_totals(answer.totals)
         if not whole:
             raise ClientError("the report ended without its counts")
 

@@ -73,7 +73,7 @@ class FakeBroker(
     live: set[str] = field(default_factory=set)
     batches: list[int] = field(default_factory=list)
     pack: list[audit_service_pb2.BuildPackResponse] = field(default_factory=list)
-    ended: asyncio.Event = field(default_factory=asyncio.Event)  # a pack was taken, or its taker went
+    ended: asyncio.Event = field(default_factory=asyncio.Event)  # a stream was taken, or its taker went
     target: str = ""
 
     def count(self, method: str) -> int:
@@ -209,6 +209,26 @@ class FakeBroker(
             self.batches.append(len(part.events))
             count += len(part.events)
         return ticket_feed_service_pb2.ResyncTicketsResponse(tickets=count - 1)
+
+    async def without_end(self, method, part, context):
+        """Streams one part over and over, as long as anybody takes it."""
+        await self.note(method, context)
+        try:
+            while True:
+                await context.write(part)
+        finally:
+            self.ended.set()
+
+    async def StreamEvents(self, _, context):  # noqa: N802
+        await self.without_end("StreamEvents", audit_service_pb2.StreamEventsResponse(), context)
+
+    async def Reconcile(self, _, context):  # noqa: N802
+        await self.without_end("Reconcile", audit_service_pb2.ReconcileResponse(), context)
+
+    async def ReportExposure(self, _, context):  # noqa: N802
+        customer = audit_service_pb2.ExposedCustomer()
+        part = audit_service_pb2.ReportExposureResponse(customer=customer)
+        await self.without_end("ReportExposure", part, context)
 
     async def BuildPack(self, request, context):  # noqa: N802
         await self.note("BuildPack", context)
