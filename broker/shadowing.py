@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import logging
 from collections import Counter
@@ -27,7 +28,7 @@ from uuid import UUID
 import asyncpg
 
 from broker.database import connection, open_pool, queries, transaction
-from broker.errors import BrokerError, PolicyInvalidError, PolicyRefusedError
+from broker.errors import BrokerError, PolicyInvalidError, PolicyRefusedError, RequestMalformedError
 from broker.ledger import ADMIN_DOOR, NO_TRACE, Event, EventIds, EventKind, append_events
 from broker.model import Decided
 from broker.policy import Policy, PolicyFiles, Tally, load
@@ -51,6 +52,12 @@ AT_A_STRETCH = 64
 
 MOST_CLASSES = 2_000
 """Most classes of difference, in a worker's memory and in the table. Who has more has seen enough."""
+
+MOST_ROLES = 450
+"""Most characters of an agent's roles, one after the other; the table takes 500."""
+
+REFUSED = (asyncpg.IntegrityConstraintViolationError, RequestMalformedError)
+"""What the database says to a report that it will never take."""
 
 NO_ROLES = "(none)"
 """Roles of agents whose groups lead to none."""
@@ -157,6 +164,10 @@ class Shadowing:
             await self._send(self._pool)
         except Exception as exc:  # noqa: BLE001 - as above
             self._fail("the shadow cannot be held against decisions", exc)
+            if isinstance(exc, REFUSED):
+                self._forget()
+            with contextlib.suppress(Exception):  # by itself: what the counts fail of must not silence it
+                await self._count(self._pool, [])
 
     async def _run(self) -> None:
         rounds = 0
@@ -214,7 +225,7 @@ class Shadowing:
     def _hold(self, decided: Decided, uses: int, deciding: Deciding, policy: Policy) -> None:
         names = [field.name for field in decided.decision.fields]
         levels = deciding.levels(policy.roles_of(decided.groups), decided.facts, names)
-        roles = "+".join(sorted(decided.roles)) or NO_ROLES
+        roles = _named(decided.roles)
         differs = False
         for field in decided.decision.fields:
             active, shadow = field.level.value if field.level else WITHHELD, levels.get(field.name, UNKNOWN)
@@ -237,22 +248,42 @@ class Shadowing:
         """Reports; what could not be reported is kept for the next time."""
         if not (self._compared or self._left_out or self._unlisted or self._trouble):
             return
-        found = list(self._differences.items())
+        await self._count(
+            pool, list(self._differences.items()),
+            self._compared, self._differing, self._left_out, self._unlisted,
+        )  # fmt: skip
+        self._clear()
+
+    async def _count(
+        self,
+        pool: asyncpg.Pool,
+        found: list[tuple[Difference, int]],
+        compared: int = 0,
+        differing: int = 0,
+        left_out: int = 0,
+        unlisted: int = 0,
+    ) -> None:
+        """Adds to the database's counts, and tells the trouble."""
         columns: list[list[Any]] = [list(column) for column in zip(*(d for d, _ in found), strict=True)]
         columns = columns or [[] for _ in Difference._fields]
         async with connection(pool) as conn:
             await conn.fetchval(
-                Q.count_shadow, self._shadow_id, self._compared, self._differing, self._left_out,
-                self._unlisted, self._trouble, *columns, [uses for _, uses in found],
+                Q.count_shadow, self._shadow_id, compared, differing, left_out, unlisted, self._trouble,
+                *columns, [uses for _, uses in found],
                 [self._facts[difference] for difference, _ in found], MOST_CLASSES,
             )  # fmt: skip
-        self._clear()
 
     def _clear(self) -> None:
         self._differences: Counter[Difference] = Counter()
         self._facts: dict[Difference, str] = {}
         self._compared = self._differing = self._left_out = self._unlisted = 0
         self._trouble = ""
+
+    def _forget(self) -> None:
+        """Counts as left out what the database will not take: it would refuse everything later with it."""
+        lost, trouble = self._compared + self._left_out, self._trouble
+        self._clear()
+        self._left_out, self._trouble = lost, trouble
 
     def _fail(self, sentence: str, exc: Exception) -> None:
         """Remembers and logs what went wrong, without the text of what was thrown: it might quote rows."""
@@ -262,6 +293,16 @@ class Shadowing:
         if f"{sentence}: {cause}" != self._trouble:
             log.warning("shadow trouble", extra={"finding": f"{sentence}: {cause}"})
         self._trouble = f"{sentence}: {cause}"
+
+
+def _named(roles: frozenset[str]) -> str:
+    """Names roles as one word of bounded length; sets that differ have different words."""
+    names = "+".join(sorted(roles)) or NO_ROLES
+    if len(names) <= MOST_ROLES:
+        return names
+    shown = names[:MOST_ROLES].rpartition("+")[0].split("+")
+    digest = hashlib.sha256(names.encode()).hexdigest()[:16]
+    return f"{'+'.join(shown)}+{len(roles) - len(shown)} more ({digest})"
 
 
 class Shadows:

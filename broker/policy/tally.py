@@ -11,7 +11,7 @@ from __future__ import annotations
 from broker.model import Decided
 
 MOST_DECISIONS = 4096
-"""Most decisions held between two drains; at 2 seconds that is 2,000 new decisions a second and worker."""
+"""Most decisions held between two drains; at 3 seconds that is 1,300 new decisions a second and worker."""
 
 
 class Tally:

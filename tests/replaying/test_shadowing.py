@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 
@@ -208,6 +209,22 @@ class TestBounds:
         assert [(d.roles, uses) for d, uses, _ in report.differences] == [("tier1", 2)]
         assert (report.compared, report.unlisted) == (3, 1)
 
+    async def test_roles_that_are_long(self, database):
+        """An agent of many roles with long names is counted like any other, and apart from others of them."""
+        counted = Tally()
+        long = [f"{'r' * 37}-{i:02}" for i in range(14)]
+        async with administering(database.dsn("broker_admin")) as admin:
+            await admin.start(Bundle.of(allowing_everything(), {}), ANNA)
+            async with worker(database, counted) as watch:
+                for roles in (long[:13], long[:14], [*long[:12], long[13]], long[:13]):
+                    counted.saw(replace(decided(), roles=frozenset(roles)))
+                    await watch.report()
+            report = await admin.latest()
+
+        assert (report.compared, report.trouble) == (4, "")
+        assert [uses for _, uses, _ in report.differences] == [2, 1, 1]
+        assert all(d.roles.startswith("+".join(long[:8])) for d, *_ in report.differences)
+
 
 class TestFaults:
     async def test_a_broken_draft_is_told_and_counts_nothing(self, database):
@@ -251,6 +268,24 @@ class TestFaults:
 
         assert report.compared == 1
         assert report.trouble
+
+    async def test_a_report_that_the_database_refuses(self, database):
+        """Told as trouble at once, by itself; it does not come back, so what is counted later arrives."""
+        counted = Tally()
+        odd = replace(decided(), facts=replace(FACTS, purpose="p" * 201))
+        async with administering(database.dsn("broker_admin")) as admin:
+            await admin.start(Bundle.of(allowing_everything(), {}), ANNA)
+            async with worker(database, counted) as watch:
+                counted.saw(odd)
+                counted.saw(decided())
+                await watch.report()
+                told = await admin.latest()
+                counted.saw(decided())
+                await watch.report()
+            report = await admin.latest()
+
+        assert told.trouble == "the shadow cannot be held against decisions: CheckViolationError"
+        assert (report.compared, report.left_out, report.differing) == (1, 2, 1)
 
     async def test_a_defect_in_the_shadow_is_nobody_elses(self, database, monkeypatch):
         """Whatever is thrown while deciding stays in the task and is told by its type alone."""
