@@ -2,6 +2,7 @@
 
 Spans have no index by attribute, because each would slow what stores them; they lie in the order of time. So
 time is walked back in windows that grow while they are quickly through, and a call ends when its time is up.
+A step that began more than a minute after its request is not found by its time; GetTrace shows it.
 
 Invariants:
 - a call does bounded work: a page may be short, even empty, and have a next one;
@@ -29,12 +30,13 @@ Q = queries("audit_traces")
 CALL_SECONDS = 2.0
 """Seconds after which no further window is begun."""
 
-FIRST_WINDOW = 60 * 10**9
-MOST_WINDOW = 64 * FIRST_WINDOW
+FIRST_WINDOW = 10**9
+MOST_WINDOW = 4096 * FIRST_WINDOW
 """Nanoseconds of time that one statement looks over."""
 
-QUICK = 0.1
-"""Seconds; a window that took less is followed by a larger one."""
+QUICK, SLOW = 0.1, 1.0
+"""Seconds; the window behind one that took less than the first is four times as large, less than the second
+twice, else half: each reads the minute before it as well, so growing only while quick would get nowhere."""
 
 _TOKEN = struct.Struct(">16sq8s")
 TOKEN_LENGTH = 2 * _TOKEN.size
@@ -102,9 +104,14 @@ async def search(
                 at, behind = found[-1].start_ns, bytes.fromhex(found[-1].span_id)
             else:
                 at, behind = low - 1, LAST_SPAN
-            if monotonic() - looked < QUICK:
-                window = min(window * 4, MOST_WINDOW)
+            window = _next(window, monotonic() - looked)
     return found, _TOKEN.pack(wanted.digest, at, behind).hex() if at >= since else ""
+
+
+def _next(window: int, took: float) -> int:
+    if took > SLOW:
+        return max(window // 2, FIRST_WINDOW)
+    return min(window * (4 if took < QUICK else 2), MOST_WINDOW)
 
 
 def _nanoseconds(moment: datetime) -> int:

@@ -50,13 +50,15 @@ SELECT p.pseudonym FROM broker.ticket_pseudonyms($1) AS p (pseudonym);
 
 -- name: search_spans
 -- Lists spans that began between two times, newest first, at most $5, behind one of them where the end is its begin.
+-- A step is looked for in requests that began a minute before at most: that is what the index finds.
 SELECT
     encode(s.trace_id, 'hex') AS trace_id, encode(s.span_id, 'hex') AS span_id,
     encode(s.parent_span_id, 'hex') AS parent_span_id,
     s.name, s.kind, s.start_ns, s.end_ns, s.status, s.attributes, s.links
 FROM broker.span AS s
 WHERE
-    s.start_ns >= $1 AND s.start_ns <= $2 AND (s.start_ns < $2 OR s.span_id < $3::bytea)
+    s.near_ns >= $1 - 60000000000 AND s.near_ns <= $2
+    AND s.start_ns >= $1 AND s.start_ns <= $2 AND (s.start_ns < $2 OR s.span_id < $3::bytea)
     AND s.attributes @> $4::jsonb AND ($6::text IS NULL OR s.name = $6)
 ORDER BY s.start_ns DESC, s.span_id DESC
 LIMIT $5;

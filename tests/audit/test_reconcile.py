@@ -9,6 +9,7 @@ import pytest
 
 from broker.audit.reconcile import FIRST_PART, reconcile
 from broker.audit.spans import SpanQuery, search
+from broker.database import queries
 from broker.errors import RequestMalformedError
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -136,9 +137,47 @@ async def test_search(audited):
         await search(audited.pool, query(), size=2, token=token)
 
 
+async def test_steps_are_found_by_their_own_time(audited):
+    """A step that began in the time asked for, of a request that began before it."""
+    trace = await span(audited, NOW - timedelta(seconds=70), number=1)
+    steps = [-1] * 16
+    steps[2:6] = [55 * 10**9, 56 * 10**9, 65 * 10**9, 66 * 10**9]
+    await audited.conn.execute("UPDATE broker.read_trace SET steps = $1", steps)
+    asked = query(since=NOW - timedelta(seconds=20), name="")
+    found, _ = await search(audited.pool, asked, size=10)
+
+    assert [(s.trace_id, s.name) for s in found] == [(trace.hex(), "resolve ticket")]
+
+
+async def test_a_window_reads_its_own_time_alone(audited):
+    """Whatever is stored besides: the index on a request's begin is used for its steps, too."""
+    await audited.conn.execute(
+        "INSERT INTO broker.read_trace (trace_id, span_id, start_ns, duration_ns, steps, code)"
+        " SELECT decode(lpad(to_hex(i), 32, '0'), 'hex'), '\\x0000000000000000', i * 10000000000, 1000,"
+        " array_fill(1, ARRAY[16]), 0 FROM generate_series(1, 40000) AS i"
+    )
+    await audited.conn.execute("SELECT brin_summarize_new_values('broker.read_trace_start')")
+    await audited.conn.execute("ANALYZE broker.read_trace")
+    plan = await audited.rows(
+        "EXPLAIN (ANALYZE, FORMAT JSON) " + queries("audit_traces").search_spans,
+        20_000 * 10**10, 20_000 * 10**10 + 1, b"\xff" * 8, "{}", 10, None,
+    )  # fmt: skip
+
+    reads = [n for n in nodes(json.loads(plan[0][0])[0]["Plan"]) if n.get("Relation Name") == "read_trace"]
+    assert [n["Node Type"] for n in reads] == ["Bitmap Heap Scan"] * 2
+    assert max(n["Actual Rows"] + n["Rows Removed by Index Recheck"] for n in reads) < 10_000
+
+
+def nodes(plan):
+    """Gives a plan's nodes."""
+    yield plan
+    for inner in plan.get("Plans", ()):
+        yield from nodes(inner)
+
+
 async def test_a_search_ends_in_time(audited):
     """Time that is up ends a call with a token, and the next call goes on from there."""
-    await span(audited, NOW - timedelta(minutes=100), number=1)
+    await span(audited, NOW - timedelta(seconds=100), number=1)
     ticks = iter(range(0, 100_000, 1))
     page, token = await search(audited.pool, query(), size=5, monotonic=lambda: next(ticks))
     assert (page, bool(token)) == ([], True)
