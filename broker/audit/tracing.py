@@ -98,8 +98,17 @@ async def _spans(conn: Connection, traces: Sequence[bytes]) -> tuple[Span, ...]:
 
 
 async def _named(conn: Connection, spans: Sequence[Span]) -> tuple[StoredEvent, ...]:
-    ids = [UUID(str(s.attributes[DECISION_ID])) for s in spans if DECISION_ID in s.attributes]
+    named = (_event_id(s.attributes[DECISION_ID]) for s in spans if DECISION_ID in s.attributes)
+    ids = [event_id for event_id in named if event_id is not None]
     return tuple(StoredEvent(*row) for row in await conn.fetch(Q.events_of_traces, ids))
+
+
+def _event_id(named: object) -> UUID | None:
+    """Gives the event that a span names; None where what it says is no id."""
+    try:
+        return UUID(str(named))
+    except ValueError:
+        return None
 
 
 def _trace_id(event: StoredEvent) -> bytes:

@@ -86,6 +86,7 @@ FROM (
 
 -- name: without_events
 -- Counts traced requests between two times that name their event, and those whose event is not there; names some.
+-- What a span names is anybody's word: what is no id at all names an event that is not there.
 SELECT count(*) AS traces, count(*) FILTER (WHERE m.missing) AS missing,
     (array_agg(encode(m.trace_id, 'hex') ORDER BY m.start_ns DESC) FILTER (WHERE m.missing))[1:$3] AS some
 FROM (
@@ -94,7 +95,13 @@ FROM (
         SELECT r.trace_id, r.start_ns, r.event_id FROM broker.read_trace AS r
         WHERE r.start_ns >= $1 AND r.start_ns < $2 AND r.event_id IS NOT NULL
         UNION ALL
-        SELECT s.trace_id, s.start_ns, (s.attributes ->> 'broker.decision.id')::uuid FROM broker.span_row AS s
+        SELECT
+            s.trace_id, s.start_ns,
+            CASE
+                WHEN s.attributes ->> 'broker.decision.id' ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
+                    THEN (s.attributes ->> 'broker.decision.id')::uuid
+            END
+        FROM broker.span_row AS s
         WHERE s.start_ns >= $1 AND s.start_ns < $2 AND s.parent_span_id IS NULL AND s.attributes ? 'broker.decision.id'
     ) AS n
     LEFT JOIN LATERAL (

@@ -5,10 +5,13 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
+import asyncpg
 import pytest
 
+from broker.audit.events import EventReader
 from broker.audit.reconcile import FIRST_PART, reconcile
 from broker.audit.spans import SpanQuery, search
+from broker.audit.tracing import Tracing
 from broker.database import queries
 from broker.errors import RequestMalformedError
 
@@ -66,6 +69,33 @@ async def test_spans_of_the_sdk(audited):
 
     assert (part.events, part.missing_spans) == (1, ())
     assert (part.traces, part.missing_events) == (2, (forged.hex(),))
+
+
+async def test_a_span_that_names_no_event_id(audited):
+    """It counts as one whose event is not there, is shown as it is, and hides no other."""
+    await audited.partition(NOW)
+    at = NOW - timedelta(seconds=30)
+    junk = [await revoked(audited, at, name) for name in ("junk", "0" * 36, "")]
+    kept = await audited.put(at=at)
+    whole = await span(audited, at, event=kept)
+    [part] = [part async for part in reconcile(audited.pool, NOW - FIRST_PART, NOW)]
+    tracing = Tracing(audited.pool, EventReader(audited.pool))
+    shown = [await tracing.of_trace(trace.hex()) for trace in (*junk, whole)]
+
+    assert (part.traces, set(part.missing_events)) == (4, {trace.hex() for trace in junk})
+    assert [len(found.spans) for found in shown] == [1] * 4
+    assert [[e.event_id for e in found.events] for found in shown] == [[], [], [], [kept]]
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("start_ns", 1 << 62), ("duration_ns", (1 << 63) - 1), ("steps", [0, 0, (1 << 63) - 1, 0] + [-1] * 12)],
+)
+async def test_a_span_whose_times_have_no_sum(audited, column, value):
+    """No search could add them up: it is not stored."""
+    await span(audited, NOW)
+    with pytest.raises(asyncpg.CheckViolationError):
+        await audited.conn.execute(f"UPDATE broker.read_trace SET {column} = $1", value)
 
 
 async def test_both_sides(audited):
