@@ -86,6 +86,32 @@ def check_dsn(dsn: str, name: str) -> None:
         raise StartupError(f"{name}: host {host!r} is not local; add ?sslmode=verify-full to the DSN")
 
 
+def session_settings(
+    name: str, statement_timeout: float, more: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Gives what every session of ours is set to, in a pool or alone.
+
+    Args:
+        name: `application_name`, seen by the database's operator.
+        statement_timeout: seconds, for a statement, a lock and a transaction that does nothing.
+        more: further server settings.
+    """
+    millis = str(int(statement_timeout * 1000))
+    return {
+        "application_name": name,
+        "statement_timeout": millis,
+        "lock_timeout": millis,
+        "idle_in_transaction_session_timeout": millis,
+        "timezone": "UTC",
+        "jit": "off",
+        # Whatever the role or the database is set to: an answer waits for its commit to be durable,
+        # and behind a lock a statement sees what the last holder committed.
+        "synchronous_commit": "on",
+        "default_transaction_isolation": "read committed",
+        **(more or {}),
+    }
+
+
 async def open_pool(
     dsn: str,
     *,
@@ -109,7 +135,6 @@ async def open_pool(
         DatabaseUnavailableError: no connection could be made.
     """
     check_dsn(dsn, name)
-    millis = str(int(statement_timeout * 1000))
     with translated():
         return await asyncpg.create_pool(
             dsn,
@@ -118,19 +143,7 @@ async def open_pool(
             timeout=CONNECT_TIMEOUT,
             command_timeout=statement_timeout + 1.0,
             reset=_reset,
-            server_settings={
-                "application_name": name,
-                "statement_timeout": millis,
-                "lock_timeout": millis,
-                "idle_in_transaction_session_timeout": millis,
-                "timezone": "UTC",
-                "jit": "off",
-                # Whatever the role or the database is set to: an answer waits for its commit to be durable,
-                # and behind a lock a statement sees what the last holder committed.
-                "synchronous_commit": "on",
-                "default_transaction_isolation": "read committed",
-                **(settings or {}),
-            },
+            server_settings=session_settings(name, statement_timeout, settings),
         )
 
 

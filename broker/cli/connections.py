@@ -100,15 +100,26 @@ def broker_at(
 
 
 @asynccontextmanager
-async def connected(dsn: str, name: str) -> AsyncIterator[asyncpg.Connection]:
-    """Opens one connection to a database."""
+async def connected(dsn: str, name: str, *, seconds: float = 60.0) -> AsyncIterator[asyncpg.Connection]:
+    """Opens one connection to a database, with the settings that pools have.
+
+    Args:
+        dsn: where and as whom.
+        name: the setting that says so.
+        seconds: longest statement, wait for a lock, and pause within a transaction.
+    """
     import asyncpg
 
-    from broker.database import CONNECT_TIMEOUT, check_dsn, translated
+    from broker.database import CONNECT_TIMEOUT, check_dsn, session_settings, translated
 
     check_dsn(dsn, name)
     with translated():
-        conn = await asyncpg.connect(dsn, timeout=CONNECT_TIMEOUT)
+        conn = await asyncpg.connect(
+            dsn,
+            timeout=CONNECT_TIMEOUT,
+            command_timeout=seconds + 1.0,
+            server_settings=session_settings("broker command", seconds),
+        )
     try:
         yield conn
     finally:

@@ -94,30 +94,40 @@ def storage(settings: Settings) -> Directory:
 
 @asynccontextmanager
 async def auditor(
-    settings: Settings, query: str, detail: dict[str, Any]
+    settings: Settings, query: str, detail: dict[str, Any], *, seconds: float = 60.0
 ) -> AsyncIterator[asyncpg.Connection]:
     """Opens a connection as broker_auditor once the query is on record: the auditors are audited, too.
 
     While appends are stopped nothing can be put on record; looking must be possible all the same, because it
     is what finds out why.
+
+    Args:
+        settings: where.
+        query: which command.
+        detail: its parameters; no personal data.
+        seconds: longest statement, and longest pause between two of one transaction.
+
+    Raises:
+        DatabaseUnavailableError: the database does not answer, or not in time.
     """
     from broker.cli.connections import connected
-    from broker.database import queries
+    from broker.database import queries, translated
     from broker.ledger import AUDITOR_DOOR, NO_TRACE, Event, EventIds, EventKind, append_events
 
-    async with connected(settings.auditor_dsn, "BROKER_AUDITOR_DSN") as conn:
-        if await conn.fetchval(queries("tlog").stopped):
-            say("appends are stopped, so this look is not on record")
-        else:
-            event = Event(
-                id=EventIds().new(),
-                kind=EventKind.AUDITOR_QUERY,
-                outcome="done",
-                trace_id=NO_TRACE,
-                tool=who(),
-                detail={"query": query, **detail},
-            )
-            await append_events(conn, [event], door=AUDITOR_DOOR)
+    async with connected(settings.auditor_dsn, "BROKER_AUDITOR_DSN", seconds=seconds) as conn:
+        with translated():
+            if await conn.fetchval(queries("tlog").stopped):
+                say("appends are stopped, so this look is not on record")
+            else:
+                event = Event(
+                    id=EventIds().new(),
+                    kind=EventKind.AUDITOR_QUERY,
+                    outcome="done",
+                    trace_id=NO_TRACE,
+                    tool=who(),
+                    detail={"query": query, **detail},
+                )
+                await append_events(conn, [event], door=AUDITOR_DOOR)
         yield conn
 
 

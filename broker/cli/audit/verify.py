@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 MOST_SHOWN = 20
 MOST_BYTES = 4 << 20
 
+VERIFY_SECONDS = 600.0
+"""Longest statement over the whole ledger, and longest wait for what is published, within its transaction."""
+
 
 def verify(
     key: Keys = None,
@@ -102,7 +105,7 @@ async def _verify(
     published = storage(settings)
     trusted = await trusted_keys(published, keys)
     checkpoints = [trusted.open(read_file(path, MOST_BYTES).decode("utf-8", "replace")) for path in kept]
-    async with auditor(settings, "audit verify", {}) as conn:
+    async with auditor(settings, "audit verify", {}, seconds=VERIFY_SECONDS) as conn:
         return await Verifier(conn, published, trusted, kept=checkpoints, progress=tell).run()
 
 
