@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
+import asyncpg
 import pytest
 
-from tests.ledger.conftest import Case, Ground
+from broker.errors import LedgerUnavailableError
+from broker.ledger import GrantAppend
+from broker.ledger.writer import read_values
+from tests.ledger.conftest import IDS, Case, Ground, denial
+from tests.rpc.company import eventually
+from tests.tickets.test_ground import pages_touched
 
 
 async def revoked(case: Case, ground: Ground) -> None:
@@ -206,3 +213,131 @@ class TestGrant:
 
         assert (await ledger.append(case.grant(customer_id=other.customer))).reason == "TICKET_DENIED"
         assert (await ledger.append(case.grant())).reason == ""
+
+
+class TestCost:
+    """P9: a ground is one row a table, however many tickets an agent has and whatever the planner knows."""
+
+    SEED = """
+        WITH t AS (
+            INSERT INTO broker.ticket
+                (ticket_id, feed_id, version, content_hash, last_seq, status, kind, opened_by)
+            SELECT $1 || n, $2, 1, '', 1, 'open', 'general', 'customer'
+            FROM generate_series(1, 2000) AS n RETURNING ticket_id
+        )
+        INSERT INTO broker.assignment
+            (ticket_id, agent, relation, assigned_by, version, ticket_live, start_time)
+        SELECT
+            t.ticket_id, CASE WHEN t.ticket_id LIKE '%0' THEN $3 ELSE 'another' END, 'assignee', 'queue',
+            1, true, clock_timestamp()
+        FROM t
+    """
+    AS_IN_AN_APPEND = """
+        SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_bitmapscan = off;
+        SET enable_hashjoin = off; SET enable_mergejoin = off;
+        PREPARE ground (uuid, text, bigint, boolean, bigint, timestamptz) AS
+        SELECT * FROM broker.read_ground($1, $2, $3, $4, $5, $6);
+        PREPARE status (uuid, text) AS SELECT * FROM broker.grant_status($1, $2)
+    """
+
+    async def pages(self, case: Case, grant: GrantAppend, ground: Ground) -> list[int]:
+        """Counts the pages that the ground of a read and a look at a grant's status touch, planned anew."""
+        conn = await asyncpg.connect(ground.database.dsn())
+        try:
+            await conn.execute(self.AS_IN_AN_APPEND)
+            return [
+                await pages_touched(conn, f"EXECUTE {call}")
+                for call in (
+                    f"ground('{grant.grant_id}', '{case.agent}', 1, false, 1, now())",
+                    f"status('{grant.grant_id}', '{case.agent}')",
+                )
+            ]
+        finally:
+            await conn.close()
+
+    async def test_p9_many_tickets_assigned(self, own_ground):
+        """With two hundred tickets among two thousand, on tables that were never analysed, as with one."""
+        case = await own_ground.case()
+        ledger = await own_ground.ledger()
+        grant = case.grant()
+        await ledger.append(grant)
+        one = await self.pages(case, grant, own_ground)
+        await case.sql(self.SEED, f"{case.ticket}-", case.feed, case.agent)
+        await case.sql("VACUUM")  # which counts pages and rows, and nothing that is in them
+        many = await self.pages(case, grant, own_ground)
+
+        assert all(after <= before + 20 for before, after in zip(one, many, strict=True)), (one, many)
+
+
+class TestSizes:
+    """Whoever appends may be taken over: what no index holds or no answer carries does not come in."""
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"tool": "t" * 2401},
+            {"agent": "ä" * 1201},
+            {"trace_id": "0" * 65},
+            {"detail": {"told": "x" * 262_144}},
+        ],
+        ids=["tool", "agent", "trace", "leaf"],
+    )
+    async def test_too_large(self, ground, change):
+        """Such an event is refused, and so alone: its neighbours in the group are stored."""
+        ledger = await ground.ledger()
+        good, bad = denial(id=IDS.new()), denial(id=IDS.new(), **change)
+        stored, refused = await asyncio.gather(
+            ledger.append(good), ledger.append(bad), return_exceptions=True
+        )
+
+        assert stored.reason == ""
+        assert isinstance(refused, LedgerUnavailableError)
+        assert await ground.event(good.id) is not None
+        assert await ground.event(bad.id) is None
+
+    async def test_too_large_a_read(self, ground):
+        """A read with a head that no answer could carry is refused, nothing is released on it."""
+        case = await ground.case()
+        ledger = await ground.ledger()
+        grant = case.grant()
+        await ledger.append(grant)
+        with pytest.raises(LedgerUnavailableError):
+            await ledger.append(case.read(grant, head=b"{" + b" " * 262_144))
+
+
+async def test_an_append_has_its_number_before_it_waits(own_ground):
+    """A walker that finds no older transaction under way has seen every event of an older id (120)."""
+    case = await own_ground.case()
+    ledger = await own_ground.ledger()
+    grant = case.grant()
+    await ledger.append(grant)
+    await case.sql("DELETE FROM broker.budget_use")  # so that the read must charge, behind the lock
+    pool = await own_ground.pool()
+    locker = await asyncpg.connect(own_ground.database.dsn())
+    async with pool.acquire() as reader:
+        await locker.execute("BEGIN")
+        await locker.execute("SELECT broker.lock_budget($1)", case.agent)
+        call = "SELECT * FROM broker.append_read" + _numbered(11)
+        reading = asyncio.create_task(reader.fetch(call, *read_values(case.read(grant))))
+        waiting: list[asyncpg.Record] = []
+
+        async def waits() -> bool:
+            waiting[:] = await case.conn.fetch(
+                "SELECT backend_xid IS NOT NULL AS numbered FROM pg_stat_activity"
+                " WHERE pid = $1 AND wait_event_type = 'Lock'",
+                reader.get_server_pid(),
+            )
+            return bool(waiting)
+
+        try:
+            await eventually(waits)
+        finally:
+            await locker.close()
+        [row] = await reading
+
+    assert waiting[0]["numbered"]
+    assert row["reason"] == ""
+
+
+def _numbered(count: int) -> str:
+    return f"({', '.join(f'${number}' for number in range(1, count + 1))})"
