@@ -25,13 +25,16 @@ from broker.tlog import (
     Gone,
     Head,
     LogInvalidError,
+    Memory,
     Published,
     Statement,
     Storage,
     TreeTable,
     TrustedKeys,
+    check_head,
     read_checkpoint,
     read_leaf_hashes,
+    read_past,
     read_root,
     runs_of,
 )
@@ -71,13 +74,22 @@ async def find_loss(pool: asyncpg.Pool, storage: Storage, keys: LogKeyFolder) ->
         LogInvalidError: the database is no earlier state of the published log, so there is nothing that
             could be accepted.
     """
-    published = await read_checkpoint(storage, TrustedKeys.of(keys.load()))
+    trusted, memory = TrustedKeys.of(keys.load()), Memory(keys)
     async with connection(pool) as conn:
         table = TreeTable(conn)
         head = await table.head()
-        if published is None or published.checkpoint.size <= head.size:
+        published = await read_checkpoint(storage, trusted)
+        remembered = await memory.read(trusted)
+        size = 0 if published is None else published.checkpoint.size
+        if remembered is not None and remembered.checkpoint.size > max(size, head.size):
+            raise LogInvalidError(
+                f"The published log has {size} leaves and had {remembered.checkpoint.size}: bring "
+                "BROKER_TLOG_DIR back first. It tells what is lost."
+            )
+        if published is None or size <= head.size:
+            await read_past(table, storage, trusted, memory, head)
             return FoundLoss(head, published, [])
-        size = published.checkpoint.size
+        check_head(head, trusted)
         if await read_root(storage, head.size, size) != head.root:
             raise LogInvalidError(
                 "The database has another past than the published log: that is no loss. Restore a backup "

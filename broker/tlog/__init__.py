@@ -1,6 +1,7 @@
 """The transparency log: the ledger's events as leaves of a Merkle tree that anybody can check.
 
     sequencer.py    events become leaves; the head is signed, swapped and published
+    continuity.py   whether the database goes on from what was published
     published.py    what everybody can read: checkpoint, tiles, proofs from them
     checkpoint.py   which signature is believed at which size
     storage.py      where it is published
@@ -14,6 +15,7 @@ Invariants:
 """
 
 from broker.tlog.checkpoint import Checkpoint, LogInvalidError, TrustedKeys
+from broker.tlog.continuity import LossError, Memory, check_head, read_past
 from broker.tlog.cosigning import attach
 from broker.tlog.database import Head, TreeTable
 from broker.tlog.proof import ConsistencyProof, InclusionProof, Proof, cosigned_by, read_proof
@@ -42,6 +44,8 @@ __all__ = [
     "InclusionProof",
     "LogInvalidError",
     "LogState",
+    "LossError",
+    "Memory",
     "Proof",
     "Published",
     "Sequencer",
@@ -54,6 +58,7 @@ __all__ = [
     "Verification",
     "Verifier",
     "attach",
+    "check_head",
     "cosigned_by",
     "find_leaf",
     "newest_checkpoint",
@@ -61,6 +66,7 @@ __all__ = [
     "prove_inclusion",
     "read_checkpoint",
     "read_leaf_hashes",
+    "read_past",
     "read_proof",
     "read_root",
     "read_rotations",

@@ -15,7 +15,7 @@ Invariants:
 - an event is looked for until no transaction can bring one of its time any more (`Horizon`), so none is lost
   because it committed late, and never after: what turns up then was forged, and `verify` names it;
 - appends never wait for this: storage that fails costs lag, and lag is an alert;
-- a database that is behind what is published, or has another past, stops appends until somebody accepts
+- a database that does not go on from what was published (continuity.py) stops appends until somebody accepts
   the loss (`broker audit accept-loss`): it was restored, and nobody may go on as if nothing were missing.
 """
 
@@ -38,9 +38,10 @@ from broker.merkle import Edge, Tile
 from broker.model import LAST_ID, id_floor, id_time
 from broker.note import sign
 from broker.tlog.checkpoint import Checkpoint, LogInvalidError, TrustedKeys
+from broker.tlog.continuity import LossError, Memory, read_past
 from broker.tlog.database import Head, TreeTable
 from broker.tlog.horizon import Horizon, Sweep
-from broker.tlog.published import Published, read_checkpoint, read_edge, read_root, rotation_name
+from broker.tlog.published import rotation_name
 from broker.tlog.storage import CHECKPOINT, Storage, StorageConflictError
 
 log = logging.getLogger(__name__)
@@ -69,10 +70,6 @@ class Step(IntEnum):
     TILES = 4
     PUBLISH = 5
     TIDY = 6
-
-
-class LossError(LogInvalidError):
-    """The database is not a continuation of what is published: appends stop."""
 
 
 class _OvertakenError(Exception):
@@ -134,6 +131,7 @@ class Sequencer:
         self._dsn = dsn
         self._storage = storage
         self._keys = keys
+        self._memory = Memory(keys)
         self._interval = interval
         self._on_state = on_state
         self._on_failure = on_failure
@@ -218,36 +216,21 @@ class Sequencer:
         return self._tree
 
     async def _load(self, table: TreeTable, head: Head) -> _Tree:
-        """Makes the tree anew: from the published one, and the database's leaves behind it.
+        """Makes the tree anew.
 
         Raises:
             LossError: the database does not continue what is published.
         """
         keys = TrustedKeys.of(self._keys.load())
-        found = await read_checkpoint(self._storage, keys)
-        published = Edge()
-        if found is not None:
-            await self._compare(head, found)
-            published = await read_edge(self._storage, found.checkpoint)
-        edge = published.copy()
-        async for hashes in table.hashes(published.size, head.size):
-            edge.extend(hashes)
-            await asyncio.sleep(0)
-        if edge.root() != head.root:
-            raise LossError("The leaves in the database do not give the root of its head.")
-        note = None if found is None else found.note
-        return _Tree(edge, head.root, head.note, published, note)
-
-    async def _compare(self, head: Head, found: Published) -> None:
-        if found.checkpoint.size > head.size:
-            root = await read_root(self._storage, head.size, found.checkpoint.size)
-            what = "is behind" if root == head.root else "has another past than"
-            raise LossError(
-                f"The database ({head.size} leaves) {what} the published log ({found.checkpoint.size}); "
-                "was it restored from a backup?"
-            )
-        if head.size == found.checkpoint.size and head.root != found.checkpoint.root:
-            raise LossError(f"The database has another root than the published log at size {head.size}.")
+        try:
+            past = await read_past(table, self._storage, keys, self._memory, head)
+        except LossError:
+            now = await table.head()
+            if (now.size, now.root) != (head.size, head.root):  # another one published meanwhile
+                raise _OvertakenError from None
+            raise
+        await self._memory.keep(past.published_note)
+        return _Tree(past.edge, head.root, head.note, past.published, past.published_note)
 
     # --- (1) to (3) --------------------------------------------------------------------------------
     async def _integrate(self, table: TreeTable, head: Head, tree: _Tree) -> None:
@@ -314,6 +297,7 @@ class Sequencer:
         if not await self._storage.swap(CHECKPOINT, tree.note.encode(), replaces=before):
             raise _OvertakenError
         tree.published, tree.published_note = edge, tree.note
+        await self._memory.keep(tree.note)
         self._at_step(Step.PUBLISH)  # (5)
         # If we die here, they stay and harm nobody.
         for tile in finished:

@@ -122,6 +122,7 @@ class Verifier:
         self._apart: list[Finding] = []  # rows and tiles that differ, until the root says who is right
         self._roots: dict[int, list[tuple[str, bytes, Kind]]] = {}
         self._published: Checkpoint | None = None
+        self._nothing = False  # not even a checkpoint that does not hold
         self._tile: tuple[TileId, bytes] | None = None
         self._latest = 0.0
         self._missing = Missing(())
@@ -157,6 +158,7 @@ class Verifier:
         except LogInvalidError as exc:
             self._found(Kind.SIGNATURE, str(exc))
             return None
+        self._nothing = found is None
         if found is not None:
             self._published = found.checkpoint
             self._result.published = found.checkpoint.size
@@ -183,6 +185,8 @@ class Verifier:
             self._result.checkpoints += 1
         if head["size"]:
             self._expect("The head", head)
+        if self._nothing and head["size"]:
+            self._found(Kind.MISSING, f"Nothing is published of the {head['size']} leaves.")
         if published is not None:
             found = published.checkpoint
             self._roots.setdefault(found.size, []).append(("published", found.root, Kind.FORKED))

@@ -14,6 +14,7 @@ from broker.database import open_pool
 from broker.errors import LedgerUnavailableError
 from broker.ledger import EventIds, Ledger, head, rest_of
 from broker.tlog import Gone, LogInvalidError, Statement, TreeTable
+from broker.tlog.continuity import PUBLISHED
 from broker.tlog.horizon import id_floor
 from broker.tlog.verify import Kind
 from tests.ledger.conftest import denial, sign
@@ -180,10 +181,44 @@ class TestRestored:
         """A database whose tree was changed is refused; the control is the one that only lacks its end."""
         await full.integrate(3)
         await cut(full, COUNT)
-        await full.sql("UPDATE broker.tlog_head SET root = sha256('x')")
+        await full.sql("UPDATE broker.ledger_tree SET leaf_hash = sha256('x') WHERE seq = 5")
+        await cut(full, COUNT)  # signed with the log's own key
         with pytest.raises(LogInvalidError, match="another past"):
             await find_loss(admin, full.storage, full.keys)
+        await full.sql("UPDATE broker.ledger_tree SET leaf_hash = (SELECT sha256('\\x00' || leaf) "
+                       "FROM broker.ledger_event WHERE id = event_id) WHERE seq = 5")  # fmt: skip
+        await full.sql("UPDATE broker.tlog_head SET root = sha256('x')")
+        with pytest.raises(LogInvalidError, match="not what its signature covers"):
+            await find_loss(admin, full.storage, full.keys)
         await cut(full, COUNT)
+
+        assert (await find_loss(admin, full.storage, full.keys)).lost == 3
+
+    @pytest.mark.attack("A8")
+    @pytest.mark.parametrize("size", [COUNT, COUNT + 2])
+    async def test_a8_another_past_of_the_same_length_is_never_accepted(self, full, admin, size):
+        """Appends that stopped because of a fork go on for nobody, also where the fork is the longer one."""
+        await full.sql("UPDATE broker.ledger_tree SET leaf_hash = sha256('x') WHERE seq = 5")
+        await full.sql("INSERT INTO broker.ledger_tree SELECT 12 + n, NULL, sha256('y') "
+                       "FROM generate_series(0, $1 - 13) AS n", size)  # fmt: skip
+        await cut(full, size)  # signed with the log's own key
+        await full.sequencer().round(TreeTable(full.admin))
+        assert (await TreeTable(full.admin).head()).stopped
+        with pytest.raises(LogInvalidError, match="root"):
+            await find_loss(admin, full.storage, full.keys)
+
+    @pytest.mark.attack("A8")
+    async def test_a8_nothing_is_accepted_without_what_was_published(self, full, admin):
+        """Without storage and memory a loss cannot be told from a fork."""
+        await full.integrate(3)
+        await cut(full, COUNT)
+        shutil.move(full.folder / "log", full.folder / "away")
+        with pytest.raises(LogInvalidError, match="bring BROKER_TLOG_DIR back"):
+            await find_loss(admin, full.storage, full.keys)
+        (full.folder / "keys" / PUBLISHED).unlink()
+        with pytest.raises(LogInvalidError, match="Nothing is published"):
+            await find_loss(admin, full.storage, full.keys)
+        shutil.move(full.folder / "away", full.folder / "log")
 
         assert (await find_loss(admin, full.storage, full.keys)).lost == 3
 

@@ -10,8 +10,9 @@ import pytest
 from broker.merkle import Edge, leaf_hash
 from broker.model import id_floor
 from broker.note import sign
-from broker.tlog import Checkpoint, LogInvalidError, TrustedKeys
+from broker.tlog import Checkpoint, LogInvalidError, Memory, TrustedKeys
 from broker.tlog.columns import COLUMNS
+from broker.tlog.continuity import PUBLISHED
 from broker.tlog.verify import Kind
 from tests.tlog.conftest import COUNT, cut, verified
 
@@ -113,7 +114,13 @@ class TestEvents:
         shutil.rmtree(full.folder / "log")  # the published log goes, too; what the auditor kept does not
         result = await verified(full, kept=[kept])
         assert (result.findings[0].kind, result.findings[0].seq) == (Kind.BEHIND, COUNT)
-        assert (await verified(full)).holds
+
+        # Who kept none sees that nothing is published any more.
+        (finding,) = (await verified(full)).findings
+        assert (finding.kind, finding.sentence) == (
+            Kind.MISSING,
+            f"Nothing is published of the {COUNT} leaves.",
+        )
 
     @pytest.mark.attack("A4")
     async def test_a4_everything_truncated(self, full):
@@ -173,10 +180,14 @@ class TestEvents:
 
         # He takes the published log away, too: the signatures in the database still cover another root.
         shutil.rmtree(full.folder / "log")
-        assert {each.kind for each in (await verified(full)).findings} == {Kind.CHECKPOINT}
+        findings = (await verified(full)).findings
+        assert {each.kind for each in findings} == {Kind.MISSING, Kind.CHECKPOINT}
 
-        # And he has stolen the key: against a checkpoint that the auditor kept even that does not help.
+        # And he has stolen the keys: against a checkpoint that the auditor kept even that does not help.
         await signed_anew(full)
+        (full.folder / "keys" / PUBLISHED).unlink()
+        await Memory(full.keys).keep(None)
+        await full.integrate()
         assert (await verified(full)).holds
         assert [each.kind for each in (await verified(full, kept=[kept])).findings] == [Kind.FORKED]
 
@@ -191,6 +202,7 @@ class TestEvents:
             uuid.UUID(int=0),
         )
         shutil.rmtree(full.folder / "log")
+        (full.folder / "keys" / PUBLISHED).unlink()  # he has the keys, too
         await full.integrate(1)
         assert (await full.published()).size == kept.size
         assert (await verified(full)).holds
