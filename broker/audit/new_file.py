@@ -11,8 +11,12 @@ from typing import IO
 
 
 @contextmanager
-def new_file(path: Path) -> Iterator[IO[bytes]]:
-    """Opens a file beside its place, its owner's alone; it gets its name when it is whole and durable.
+def new_file(path: Path, mode: int = 0o600) -> Iterator[IO[bytes]]:
+    """Opens a file beside its place; it gets its name when it is whole and durable.
+
+    Args:
+        path: its place.
+        mode: who may read it; its owner alone, where nothing is said.
 
     Raises:
         FileExistsError: there is one of that name, at the latest when this one is whole.
@@ -25,6 +29,7 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
     ) as file:
         try:
             yield file
+            os.fchmod(file.fileno(), mode)
             file.flush()
             os.fsync(file.fileno())
             os.link(file.name, path)  # unlike a rename, never over a file that is there

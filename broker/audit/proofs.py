@@ -27,14 +27,14 @@ class Prover:
         self._storage = storage
         self._keys = keys
 
-    async def checkpoint(self) -> tuple[str, list[str]]:
-        """Gives the newest checkpoint, and the records of rotation that lead to its key.
+    async def checkpoint(self) -> tuple[str, list[str], str]:
+        """Gives the newest checkpoint, the records of rotation that lead to its key, and the log's first key.
 
         Raises:
             ProofUnavailableError: nothing is published that the log's key verifies.
         """
         found, rotations = await self._proven(lambda _, anchors: newest_checkpoint(self._storage, anchors))
-        return found.note, rotations
+        return found.note, rotations, str(self._keys.load().keys[0])
 
     async def inclusion(self, event_id: UUID) -> str:
         """Proves that an event is in the log.

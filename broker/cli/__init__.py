@@ -135,6 +135,7 @@ def _sample_settings() -> str:
 _NEXT_STEPS = {
     "ADMIN_DENIED": "admin.csv says who may call what; `broker policy whoami` shows what you may",
     "EVENT_NOT_FOUND": "`broker audit events` lists the ids that there are",
+    "PROOF_UNAVAILABLE": "an event is published within a second; where reads never stop, ask --until 1m",
     "PROPOSAL_DIGEST": "look at it, with its digest: broker policy show PROPOSAL",
     "PROPOSAL_NOT_FOUND": "`broker policy list` names the proposals that there are",
     "VERSION_NOT_FOUND": "`broker policy list` names the versions that there are",

@@ -68,7 +68,8 @@ def rotate(
     if as_json:
         print_json(answer)
     elif log:
-        say(f"log key {answer['key']} signs from the next checkpoint on; give it to the auditors")
+        say(f"log key {answer['key']} signs from the next checkpoint on")
+        say("  auditors verify with the first one: broker audit key --out log.pub")
     else:
         say(f"{answer['kind']} key {answer['key_id']} signs from {answer['sign_time']:%Y-%m-%d %H:%M:%S} UTC")
 
@@ -99,7 +100,7 @@ def list_keys(guard: Guard = False, log: LogFlag = False, as_json: Json = False)
     Example:
       broker keys list
       broker keys list --guard --json
-      broker keys list --log          # what auditors verify with
+      broker keys list --log          # `broker audit key` writes the one that auditors verify with
     """
     rows: list[dict[str, Any]]
     if log:

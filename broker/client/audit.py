@@ -156,6 +156,11 @@ class AuditClient(AdminPort):
         answer = await self._personal(self._stub.GetCheckpoint, pb.GetCheckpointRequest())
         return answer.checkpoint, tuple(answer.rotations)
 
+    async def log_key(self) -> tuple[str, tuple[str, ...]]:
+        """Gives the log's first public key, and the records by which each handed over to the next."""
+        answer = await self._personal(self._stub.GetCheckpoint, pb.GetCheckpointRequest())
+        return answer.key, tuple(answer.rotations)
+
     async def prove(self, event_id: str) -> str:
         """Gives the proof that an event is in the log, as JSON for `broker audit verify-proof`."""
         request = pb.ProveInclusionRequest(event_id=event_id)

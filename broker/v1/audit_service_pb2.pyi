@@ -847,8 +847,14 @@ class GetCheckpointResponse(_message.Message):
 
     CHECKPOINT_FIELD_NUMBER: _builtins.int
     ROTATIONS_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
     checkpoint: _builtins.str
     """Output only. The signed note, as it is published (C2SP tlog-checkpoint)."""
+    key: _builtins.str
+    """Output only. The log's first public key (C2SP signed-note), which with these records verifies every checkpoint
+    and proof there ever was. Compare it with what the operator says by another way: whoever takes it from here
+    believes the broker.
+    """
     @_builtins.property
     def rotations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Output only. Records of the log's keys that handed over to the next, oldest first."""
@@ -858,10 +864,11 @@ class GetCheckpointResponse(_message.Message):
         *,
         checkpoint: _builtins.str = ...,
         rotations: _abc.Iterable[_builtins.str] | None = ...,
+        key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "rotations", b"rotations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "key", b"key", "rotations", b"rotations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

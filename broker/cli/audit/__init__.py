@@ -11,6 +11,7 @@ from broker.cli.audit.cosign import cosign
 from broker.cli.audit.customers import erase, resolve
 from broker.cli.audit.events import event, events
 from broker.cli.audit.exposure import exposure
+from broker.cli.audit.key import key
 from broker.cli.audit.packs import verify_pack
 from broker.cli.audit.proofs import prove, prove_consistency, verify_proof
 from broker.cli.audit.prune import prune
@@ -44,8 +45,9 @@ app.command("trace")(personal(trace))
 app.command("spans")(personal(spans))
 app.command("reconcile")(personal(reconcile))
 app.command("verify")(verify)
-app.command("prove")(prove)
-app.command("prove-consistency")(prove_consistency)
+app.command("key")(personal(key, optional=True))
+app.command("prove")(personal(prove, optional=True))
+app.command("prove-consistency")(personal(prove_consistency, optional=True))
 app.command("verify-proof")(verify_proof)
 app.command("cosign")(cosign)
 app.command("accept-loss")(accept_loss)

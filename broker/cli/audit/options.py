@@ -27,7 +27,7 @@ Keys = Annotated[
     typer.Option(
         "--key",
         envvar="BROKER_LOG_KEY",
-        help="The log's public key, or a file with it, as `broker keys list --log` shows it.",
+        help="The log's public key, or a file with it, as `broker audit key` writes it.",
         show_default=False,
     ),
 ]
@@ -54,7 +54,7 @@ def read_keys(texts: Sequence[str] | None) -> list[VerifierKey]:
         except OSError as exc:
             raise StartupError(
                 f"{text[:60]}: neither a public key nor a file with one ({exc.strerror}); "
-                "`broker keys list --log` shows the key"
+                "`broker audit key --out log.pub` writes one"
             ) from None
         except (UnicodeDecodeError, NoteInvalidError) as exc:
             raise StartupError(f"{text[:60]}: not a public key: {exc}") from None

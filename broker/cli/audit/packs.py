@@ -93,7 +93,7 @@ async def from_database(
 def tell(pack: dict[str, Any]) -> None:
     """Says what was packed, and how it is checked."""
     say(f"{pack['file']}: {pack['leaves']:,} events proved")
-    say(f"  check it with the log's public key: broker audit verify-pack {pack['file']} --key KEY")
+    say(f"  check it with the log's public key: broker audit verify-pack {pack['file']} --key log.pub")
 
 
 def _told(path: Path, customers: int, reads: int, leaves: int, size: int) -> dict[str, Any]:

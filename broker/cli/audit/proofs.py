@@ -22,46 +22,55 @@ from broker.cli.audit.options import (
     storage,
 )
 from broker.cli.output import CommandFailedError, print_json, print_line, say
+from broker.cli.persons import Administrator, run
 from broker.errors import StartupError
 from broker.settings import Settings, read_settings
 
 if TYPE_CHECKING:
-    from broker.note import VerifierKey
-    from broker.tlog import ConsistencyProof, InclusionProof
+    from collections.abc import Awaitable, Callable, Sequence
 
+    from broker.client import AuditClient
+    from broker.note import VerifierKey
+    from broker.tlog import ConsistencyProof, InclusionProof, Proof
+
+CHECK = "check it with: broker audit verify-proof FILE --key log.pub"
 
 Alone = Annotated[bool, typer.Option("--json", help="The proof alone; it is JSON in any case.")]
 
 
 def prove(
+    administrator: Administrator | None,
     event_id: Annotated[UUID, typer.Argument(metavar="EVENT", help="Id of the event (its decision id).")],
     key: Keys = None,
     alone: Alone = False,
 ) -> None:
     """Prove that an event is in the log.
 
-    Prints a proof that needs only the public key to verify. The proof holds the event itself: whom it
-    concerns is a pseudonym in there, the agent is named. Runs as broker_auditor (BROKER_AUDITOR_DSN, and
-    BROKER_TLOG_DIR).
+    Prints a proof that needs only the public key to verify; with --key it is verified here, too. The proof
+    holds the event itself: whom it concerns is a pseudonym in there, the agent is named. Asks the broker for
+    whom a token or --as is given; else runs as broker_auditor (BROKER_AUDITOR_DSN, and BROKER_TLOG_DIR).
 
     \b
     Example:
-      broker audit prove 019ab0c2-… > proof.json
+      broker audit prove 019ab0c2-… --as audrey > proof.json
       broker audit verify-proof proof.json --key log.pub
     """
-    settings = read_settings("auditor_dsn", "tlog_dir")
-    proof = asyncio.run(_prove(settings, anchors(key, settings), event_id))
+    if administrator is not None:
+        proof: Proof = _over_port(administrator, key, lambda client: client.prove(str(event_id)))
+    else:
+        settings = read_settings("auditor_dsn", "tlog_dir")
+        proof = asyncio.run(_prove(settings, anchors(key, settings), event_id))
     if not alone:
-        say(
-            f"event {event_id} is leaf {proof.index}; check it with: broker audit verify-proof FILE --key KEY"
-        )
+        say(f"event {event_id} is proved to be in the log; {CHECK}")
     print_json(proof.as_json())
 
 
 def prove_consistency(
-    old: Annotated[int, typer.Argument(metavar="A", help="Size of the earlier checkpoint.")],
+    administrator: Administrator | None,
+    old: Annotated[int, typer.Argument(metavar="A", min=1, help="Size of the earlier checkpoint.")],
     new: Annotated[
-        int | None, typer.Argument(metavar="B", help="Size of the later, kept one; default: the newest.")
+        int | None,
+        typer.Argument(metavar="B", min=1, help="Size of the later, kept one; default: the newest."),
     ] = None,
     key: Keys = None,
     alone: Alone = False,
@@ -69,18 +78,21 @@ def prove_consistency(
     """Prove that the log only grew since a size.
 
     The log of size B begins with the log of size A: nothing before A was changed.
-    Compare `old_root` with the checkpoint of size A that you kept. Runs as broker_auditor
-    (BROKER_AUDITOR_DSN, and BROKER_TLOG_DIR).
+    Compare `old_root` with the checkpoint of size A that you kept. Asks the broker for whom a token or --as
+    is given; else runs as broker_auditor (BROKER_AUDITOR_DSN, and BROKER_TLOG_DIR).
 
     \b
     Example:
-      broker audit prove-consistency 1200 > proof.json
+      broker audit prove-consistency 1200 --as audrey > proof.json
       broker audit verify-proof proof.json --checkpoint kept/1200 --key log.pub
     """
-    settings = read_settings("auditor_dsn", "tlog_dir")
-    proof = asyncio.run(_consistency(settings, anchors(key, settings), old, new))
+    if administrator is not None:
+        proof: Proof = _over_port(administrator, key, lambda client: client.prove_consistency(old, new or 0))
+    else:
+        settings = read_settings("auditor_dsn", "tlog_dir")
+        proof = asyncio.run(_consistency(settings, anchors(key, settings), old, new))
     if not alone:
-        say(f"the log continues that of size {old}; check it with: broker audit verify-proof FILE --key KEY")
+        say(f"the log continues that of size {old}; {CHECK}")
     print_json(proof.as_json())
 
 
@@ -137,6 +149,22 @@ def verify_proof(
         say(f"cosigned by {name} at {datetime.fromtimestamp(time, UTC):%Y-%m-%d %H:%M:%S} UTC")
     if isinstance(proof, InclusionProof):
         print_line(proof.leaf.decode("ascii", "replace"))
+
+
+def _over_port(
+    administrator: Administrator,
+    key: Sequence[str] | None,
+    ask: Callable[[AuditClient], Awaitable[str]],
+) -> Proof:
+    """Lets the broker prove it; verifies that where a key is given, so that nothing else is printed."""
+    from broker.client import AuditClient
+    from broker.tlog import read_proof
+
+    keys = read_keys(key)
+    proof = read_proof(run(administrator, AuditClient, ask).encode())
+    if keys:
+        proof.verify(keys)
+    return proof
 
 
 async def _prove(settings: Settings, keys: list[VerifierKey], event_id: UUID) -> InclusionProof:

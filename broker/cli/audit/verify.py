@@ -47,8 +47,9 @@ def verify(
 
     Every event's bytes, columns and time; every leaf, tile, kept checkpoint and signature. Keep checkpoints
     outside (a copy of the published file `checkpoint`): only those show a log that was rewritten by somebody
-    who has the database, the storage and the key. Runs as broker_auditor (BROKER_AUDITOR_DSN, and
-    BROKER_TLOG_DIR). Exit code 1 where anything does not fit.
+    who has the database, the storage and the key. It reads every event, so it has no form over the admin
+    port: it runs as broker_auditor (BROKER_AUDITOR_DSN, and BROKER_TLOG_DIR). Exit code 1 where anything does
+    not fit.
 
     \b
     Example:

@@ -42,8 +42,8 @@ class ProofMethods:
 
     async def _checkpoint(self, call: Call, _: pb.GetCheckpointRequest) -> pb.GetCheckpointResponse:
         await self._asking.asked(call, "checkpoint")
-        checkpoint, rotations = await self._prover.checkpoint()
-        return pb.GetCheckpointResponse(checkpoint=checkpoint, rotations=rotations)
+        checkpoint, rotations, key = await self._prover.checkpoint()
+        return pb.GetCheckpointResponse(checkpoint=checkpoint, rotations=rotations, key=key)
 
     async def _include(self, call: Call, request: pb.ProveInclusionRequest) -> pb.ProveInclusionResponse:
         event_id = checks.uuid(request.event_id, "event_id")
