@@ -22,8 +22,9 @@ from broker.errors import PolicyUnavailableError
 from broker.ledger import ADMIN_DOOR, NO_TRACE, Event, EventIds, EventKind, append_events
 from broker.policy import Policy, PolicyStore
 from broker.policy.catalog_reader import read_catalog
-from broker.policy.files import CATALOG
+from broker.policy.files import CATALOG, RULES
 from broker.policy.findings import Findings
+from broker.policy.lines import read_csv
 from broker.policy.replay import (
     MOST_NAMED,
     Mark,
@@ -33,6 +34,7 @@ from broker.policy.replay import (
     recorded_from,
     sensitive_fields,
 )
+from broker.policy.rules import GROUP_PREFIX
 from broker.policy.seal import UNCHECKED
 
 Q = queries("replay")
@@ -51,6 +53,10 @@ MOST_GROWTH = 4.0
 
 MOST_DETAILS = 200_000
 """Distinct decisions held in memory, some 150 MB. Beyond, flips are still counted, people are not."""
+
+
+Kept = tuple[bytes, int]
+"""Equal decisions: what they saw and said, and the first version whose events lack the same groups."""
 
 
 class ReplayProgress(Protocol):
@@ -99,7 +105,9 @@ async def replay_ledger(
         DatabaseUnavailableError: the database does not answer, or a statement took too long.
     """
     until = until or datetime.now(UTC)
-    again = _Replaying(pool, Replay(new, sensitive=await _sensitive_now(pool)))
+    again = _Replaying(
+        pool, Replay(new, sensitive=await _sensitive_now(pool), mapped=await _mapped(pool, since, until))
+    )
     await again.read(since, until, progress, steady)
     progress("Counting whom it concerns", 0.0, again.decisions)
     report = again.replay.report(await again.people(since, until))
@@ -117,8 +125,10 @@ class _Replaying:
         self.replay = replay
         self.decisions = 0
         self._pool = pool
-        self._found: dict[bytes, tuple[int, str]] = {}  # detail -> decisions, first event
-        self._marks: dict[bytes, frozenset[Mark]] = {}  # of details that changed
+        self._classes: dict[int, int] = {}  # version -> first one whose events lack the same groups
+        self._first: dict[frozenset[str], int] = {}  # those groups -> that version
+        self._found: dict[Kept, tuple[int, str]] = {}  # -> decisions, first event
+        self._marks: dict[Kept, frozenset[Mark]] = {}  # of those that changed
         self._overflowed = False
 
     async def read(
@@ -135,7 +145,7 @@ class _Replaying:
             took = max(steady() - began, SLICE / 1000)
             step = (end - at) * max(1 / MOST_GROWTH, min(MOST_GROWTH, SLICE / took))
             for row in rows:
-                self._add(row["detail"], row["decisions"], row["example"])
+                self._add(row["detail"], row["policy_version"], row["decisions"], row["example"])
             at = end
             progress("Replaying", (at - since) / (until - since), self.decisions)
         self._decide()
@@ -153,7 +163,9 @@ class _Replaying:
         async with connection(self._pool) as conn:
             rows = await conn.fetch(
                 Q.replay_people, since, until,
-                list(self._marks), [signatures[of] for of in self._marks.values()],
+                list(self._classes), list(self._classes.values()),
+                [detail for detail, _ in self._marks], [version for _, version in self._marks],
+                [signatures[of] for of in self._marks.values()],
                 [signature for signature, _ in pairs], [mark for _, mark in pairs], MOST_NAMED,
             )  # fmt: skip
         return {
@@ -164,20 +176,37 @@ class _Replaying:
             for row in rows
         }  # fmt: skip
 
-    def _add(self, detail: bytes, decisions: int, example: str) -> None:
+    def _add(self, detail: bytes, version: int, decisions: int, example: str) -> None:
         self.decisions += decisions
-        before = self._found.get(detail)
-        self._found[detail] = (before[0] + decisions, before[1]) if before else (decisions, example)
+        if version not in self._classes:
+            self._classes[version] = self._first.setdefault(self.replay.unrecorded(version), version)
+        kept = detail, self._classes[version]
+        before = self._found.get(kept)
+        self._found[kept] = (before[0] + decisions, before[1]) if before else (decisions, example)
         if len(self._found) > MOST_DETAILS:
             self._overflowed = True
             self._decide()
 
     def _decide(self) -> None:
-        for detail, (decisions, example) in self._found.items():
-            marks = self.replay.add(recorded_from(json.loads(detail), decisions, example))
+        for (detail, version), (decisions, example) in self._found.items():
+            marks = self.replay.add(recorded_from(json.loads(detail), decisions, example, version))
             if marks and not self._overflowed:
-                self._marks[detail] = marks
+                self._marks[detail, version] = marks
         self._found = {}
+
+
+async def _mapped(pool: asyncpg.Pool, since: datetime, until: datetime) -> dict[int, frozenset[str]]:
+    """Gives the groups that each version of the span mapped; its events tell of no other."""
+    async with connection(pool) as conn:
+        rows = await conn.fetch(Q.versions_in_force, since, until)
+    return {
+        row["version"]: frozenset(
+            line.words[1].removeprefix(GROUP_PREFIX)
+            for line in read_csv(RULES, row["rules"], Findings())
+            if line.words[0] == "g" and line.words[1].startswith(GROUP_PREFIX)
+        )
+        for row in rows
+    }
 
 
 async def _sensitive_now(pool: asyncpg.Pool) -> frozenset[str]:

@@ -3,6 +3,9 @@
 Invariants:
 - a decision is taken again on what it saw, never on what is so today;
 - what the record does not tell is not guessed: such decisions are counted as undecidable, by what is missing;
+- an event names the groups that its version mapped; whether its agent was in another one is undecidable
+  where that would change the decision. Each such group is asked alone, which is enough: rights are unions,
+  so where several together show more, one of them allows it, and where they show less, one of them denies;
 - compared is what the policy said then, not what came of it: a read's level may have been stricter,
   because its grant was;
 - equal inputs are decided once, whatever their number.
@@ -13,6 +16,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from broker.catalog import Catalog
@@ -60,6 +64,7 @@ class Recorded:
     levels: Mapping[str, str]  # field -> clear, masked or withheld
     decisions: int = 1
     example: str = ""  # id of the first one's event
+    version: int = 0  # of the policy that decided; 0: the record does not tell
     agents: frozenset[str] = frozenset()  # empty where people are counted elsewhere
     customers: frozenset[str] = frozenset()  # pseudonyms; as above
 
@@ -109,6 +114,8 @@ class ReplayReport:
     flips: tuple[Flip, ...]  # most decisions first
     newly_reachable: People
     sensitive_newly_clear: Mapping[str, People]  # field -> whom it exposes
+    groups_not_recorded: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Groups that the draft and some version of the span map -> versions of the span that did not."""
     people_counted: bool = True  # False: there were too many different inputs to count people by
 
     @property
@@ -139,6 +146,9 @@ class ReplayReport:
             "newly_reachable": People(**found["newly_reachable"]),
             "sensitive_newly_clear": {
                 name: People(**people) for name, people in found["sensitive_newly_clear"].items()
+            },
+            "groups_not_recorded": {
+                group: tuple(versions) for group, versions in found.get("groups_not_recorded", {}).items()
             },
         }
         return cls(**{**found, **read})
@@ -187,18 +197,28 @@ class _Outcome:
     opened: bool
     shut: bool
     marks: frozenset[Mark]
+    missing: str = ""  # what the record would have to tell; then the others are empty
 
 
 class Replay:
     """Takes decisions again, as many kinds of them as come, and says what became of them."""
 
-    def __init__(self, new: Policy, *, sensitive: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        new: Policy,
+        *,
+        sensitive: frozenset[str] = frozenset(),
+        mapped: Mapping[int, frozenset[str]] = MappingProxyType({}),
+    ) -> None:
         """Takes the draft.
 
         Args:
             new: the draft.
             sensitive: fields that count as sensitive whatever the draft's own catalog says of them.
+            mapped: the groups that each version mapped which was in force in the span.
         """
+        self._mapped = mapped
+        self._sometimes = frozenset().union(*mapped.values()).intersection(new.book.groups)
         self._new = new
         self._deciding = Deciding(new)
         self._sensitive = sensitive | sensitive_fields(new.catalog)
@@ -208,6 +228,10 @@ class Replay:
         self._undecidable: Counter[str] = Counter()
         self._unknown: Counter[str] = Counter()
         self._decisions = self._changed = self._opened = self._shut = 0
+
+    def unrecorded(self, version: int) -> frozenset[str]:
+        """Gives the groups of the draft that other versions' events tell of, and this one's do not."""
+        return self._sometimes - self._mapped.get(version, frozenset())
 
     def add(self, recorded: Recorded) -> frozenset[Mark]:
         """Takes decisions again; gives the marks by which their people are to be counted."""
@@ -221,10 +245,14 @@ class Replay:
         if isinstance(facts, str) or roles is None or not recorded.levels:
             self._undecidable[missing or "fields"] += recorded.decisions
             return frozenset()
-        key = (roles, facts, tuple(recorded.levels.items()))
+        unrecorded = self.unrecorded(recorded.version) - (recorded.groups or frozenset())
+        key = (roles, facts, tuple(recorded.levels.items()), unrecorded)
         outcome = self._outcomes.get(key)
         if outcome is None:
-            outcome = self._outcomes[key] = self._decide(roles, facts, recorded.levels)
+            outcome = self._outcomes[key] = self._decide(roles, facts, recorded.levels, unrecorded)
+        if outcome.missing:
+            self._undecidable[outcome.missing] += recorded.decisions
+            return frozenset()
         for name in outcome.unknown:
             self._unknown[name] += recorded.decisions
         for mark in outcome.flips:
@@ -252,7 +280,7 @@ class Replay:
         return ReplayReport(
             digest=self._new.digest,
             decisions=self._decisions,
-            inputs=len(self._outcomes),
+            inputs=sum(1 for outcome in self._outcomes.values() if not outcome.missing),
             changed=self._changed,
             opened=self._opened,
             shut=self._shut,
@@ -262,11 +290,25 @@ class Replay:
             flips=tuple(sorted(flips, key=lambda flip: (-flip.decisions, flip.field, flip.before))),
             newly_reachable=counted.get(OPENED, People()),
             sensitive_newly_clear={name: counted.get(newly_clear(name), People()) for name in sorted(clear)},
+            groups_not_recorded={
+                group: tuple(v for v, known in sorted(self._mapped.items()) if group not in known)
+                for group in sorted(self._sometimes)
+                if any(group not in known for known in self._mapped.values())
+            },
             people_counted=people is not None,
         )
 
-    def _decide(self, roles: frozenset[str], facts: Facts, levels: Mapping[str, str]) -> _Outcome:
+    def _decide(
+        self, roles: frozenset[str], facts: Facts, levels: Mapping[str, str], unrecorded: frozenset[str]
+    ) -> _Outcome:
         after = self._deciding.levels(roles, facts, levels)
+        matter = [
+            group
+            for group in sorted(unrecorded)
+            if self._deciding.levels(roles | self._new.roles_of(frozenset({group})), facts, levels) != after
+        ]
+        if matter:
+            return _Outcome((), (), False, False, frozenset(), f"membership of {', '.join(matter)}")
         flips = tuple(Mark(name, levels[name], now) for name, now in after.items() if now != levels[name])
         shown = any(level != WITHHELD for level in levels.values())
         shows = any(level != WITHHELD for level in after.values())
@@ -325,7 +367,7 @@ def facts_of(told: Mapping[str, str]) -> Facts | str:
         return "a word that this release knows"
 
 
-def recorded_from(detail: Mapping[str, Any], decisions: int, example: str = "") -> Recorded:
+def recorded_from(detail: Mapping[str, Any], decisions: int, example: str = "", version: int = 0) -> Recorded:
     """Takes what an event tells of its decision (`detail` of its leaf)."""
     roles, groups = detail.get("roles"), detail.get("groups")
     return Recorded(
@@ -335,4 +377,5 @@ def recorded_from(detail: Mapping[str, Any], decisions: int, example: str = "") 
         levels={name: said[0] for name, said in detail.get("fields", {}).items()},
         decisions=decisions * int(detail.get("count", 1)),  # refusals that were only counted
         example=example,
+        version=version,
     )

@@ -3,13 +3,15 @@
 import random
 from collections import Counter
 from functools import cache
+from itertools import combinations
+from types import MappingProxyType
 
 import pytest
 
 from broker.access.refusals import decision_detail
 from broker.model import Facts, OpenedBy, Presence, Provenance, Relation
 from broker.policy import PolicyFiles, load
-from broker.policy.replay import Recorded, Replay, recorded_from, replay
+from broker.policy.replay import Deciding, Recorded, Replay, facts_of, recorded_from, replay
 from tests.policy import naive
 from tests.policy.sample import CATALOG, POLICIES, RULES, files
 
@@ -170,6 +172,91 @@ class TestUndecidable:
         report = replay([recorded()], draft(RULES.replace("g, idp:back", "g, idp:new, tier2\ng, idp:back")))
 
         assert report.groups_never_recorded == ("back", "new")
+
+
+class TestGroupsThatAVersionDidNotMap:
+    """Version 1 did not map `late`, version 2 did: who was in it is on record from version 2 on."""
+
+    MAPPED = MappingProxyType({1: frozenset({"front", "back"}), 2: frozenset({"front", "back", "late"})})
+    TIER2 = RULES.replace("g, idp:back", "g, idp:late, tier2\ng, idp:back")
+    TIER1 = RULES.replace("g, idp:back", "g, idp:late, tier1\ng, idp:back")
+    PRESENT = FACTS | {"presence": "present"}
+
+    def report(self, rules, *taken):
+        again = Replay(draft(rules), mapped=self.MAPPED)
+        for one in taken:
+            again.add(one)
+        return again.report({})
+
+    def test_where_it_matters_it_is_undecidable(self):
+        """An agent of version 1 may have been in the group and would see more; nobody guesses."""
+        of_then = recorded(facts=self.PRESENT, version=1)
+        report = self.report(self.TIER2, of_then, recorded(facts=self.PRESENT, version=2))
+
+        assert report.undecidable == {"membership of late": 10}
+        assert (report.decisions, report.flips) == (20, ())
+        assert report.groups_not_recorded == {"late": (1,)}
+
+    def test_who_had_no_role_then(self):
+        """Whoever was refused everything for lack of a role may have been a member."""
+        refused = recorded(
+            roles=frozenset(), groups=frozenset(), levels={"customer.name": "withheld"}, version=1
+        )
+
+        assert self.report(self.TIER1, refused).undecidable == {"membership of late": 10}
+
+    def test_where_it_makes_no_difference_it_is_decided(self):
+        """Where members would see the same, the decision is taken again like any other."""
+        wider = self.TIER1.replace(MASKED_CONTACT, MASKED_CONTACT.replace("masked", "clear"))
+        report = self.report(wider, recorded(version=1))
+
+        assert (report.undecidable, report.changed) == ({}, 10)
+        assert report.groups_not_recorded == {"late": (1,)}
+
+    def test_a_group_that_takes_away(self):
+        """Members may see less by it: a denial of their role is not guessed away either."""
+        denial = "p, held, any, any, any, any, any, any, contact, any, deny"
+        rules = RULES.replace("g, idp:back", "g, idp:late, held\ng, idp:back").replace(
+            "# end", f"{denial}\n# end"
+        )
+
+        assert self.report(rules, recorded(version=1)).undecidable == {"membership of late": 10}
+
+    def test_what_no_version_mapped_is_told_apart(self):
+        """A group that the draft is the first to map decides nothing here, and the report names it."""
+        rules = RULES.replace("g, idp:back", "g, idp:new, tier2\ng, idp:back")
+        report = self.report(rules, recorded(facts=self.PRESENT, version=1))
+
+        assert (report.undecidable, report.groups_not_recorded) == ({}, {})
+        assert "new" in report.groups_never_recorded
+
+    def test_one_by_one_is_enough(self):
+        """Whether any set of groups would change a decision is seen by asking each group alone."""
+        rng = random.Random(4)
+        facts = facts_of(self.PRESENT)
+        found = Counter()
+        for _ in range(150):
+            rights = [("clear", "allow"), ("masked", "allow"), ("any", "deny"), ("clear", "deny")]
+            lines = [f"g, idp:{role}, {role}" for role in "abcd"]
+            for role in "abcd":
+                field = rng.choice(("profile", "contact", "customer.phone"))
+                level, effect = rng.choice(rights)
+                lines.append(f"p, {role}, any, any, any, any, any, any, {field}, {level}, {effect}")
+            limits = "version: 1\nbudgets: {default: {per_hour: 20, per_day: 60}}\n...\n"
+            texts = files(policy_csv="\n".join([*lines, "# end", ""]), limits_yaml=limits)
+            policy = load(texts, "draft")
+            deciding, fields = Deciding(policy), tuple(policy.catalog.fields)
+            base = deciding.levels(frozenset("a"), facts, fields)
+            alone = any(deciding.levels(frozenset("a") | {role}, facts, fields) != base for role in "bcd")
+            together = any(
+                deciding.levels(frozenset("a") | set(more), facts, fields) != base
+                for size in (2, 3)
+                for more in combinations("bcd", size)
+            )
+            found[alone, together] += 1
+            assert alone or not together
+
+        assert len(found) > 1
 
 
 def test_compared_is_the_decision_and_not_what_the_grant_left_of_it():

@@ -13,8 +13,11 @@ import pytest
 from broker import replaying
 from broker.ledger import EventIds
 from broker.policy import PolicyFiles, load
+from broker.policy.replay import ReplayReport
 from broker.replaying import open_replay_pool, replay_ledger
 from broker.v1 import access_service_pb2 as pb
+from tests.published import activate_in
+from tests.replaying.test_recorded import activate_without
 from tests.rpc.company import creation
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -93,6 +96,35 @@ async def test_what_a_draft_would_have_changed(company):
     assert report.customers_newly_reachable == 3
     assert report.sensitive_newly_clear.keys() == {"customer.email"}
     assert report.sensitive_newly_clear["customer.email"].customers == 3
+
+
+async def test_a_group_that_was_mapped_in_mid_span(company):
+    """Decisions from before tell nothing of it: undecidable where it matters; they count nobody."""
+    texts = dict(PolicyFiles.from_directory(company.settings()["policies_dir"]).texts)
+    mapped = "g, idp:newcomers, held\np, held, resolve-ticket, any, any, any, any, any, contact, any, deny\n"
+    texts["policy.csv"] = texts["policy.csv"].replace("\n# end\n", f"\n{mapped}# end\n")
+    later = PolicyFiles.from_mapping(texts)
+    texts["policy.csv"] = texts["policy.csv"].replace(MASKED, MASKED.replace("masked", "clear"))
+    new = load(PolicyFiles.from_mapping(texts), "draft")
+    async with span(company) as again:
+        before = await company.auditor()
+        version = await before.fetchval("SELECT version FROM broker.policy_active")
+        await live_through(company)
+        await activate_in(company.world, later)
+        try:
+            await live_through(company)
+            report = await again(new)
+        finally:
+            await activate_without(company, "")
+
+    assert (report.decisions, report.undecidable) == (24, {"membership of newcomers": 9})
+    assert report.groups_not_recorded == {"newcomers": (version,)}
+    [email] = report.flips
+    assert email.decisions == 9
+    named = {agent.rpartition("|")[2]: count for agent, count in email.people.most_concerned.items()}
+    assert named == {"alice": 6, "bob": 3}
+    over_the_port = ReplayReport.from_mapping(json.loads(json.dumps(report.as_mapping())))
+    assert over_the_port.groups_not_recorded == report.groups_not_recorded
 
 
 async def test_slices_change_nothing(company):
@@ -176,7 +208,9 @@ async def test_a_security_admin_reads_no_event_and_no_pseudonym(company):
         everything = "broker.uuid7_floor('2020-01-01'), broker.uuid7_floor('2100-01-01')"
         inputs = await admin.fetch(f"SELECT * FROM broker.replay_inputs({everything})")
         people = await admin.fetch(
-            f"SELECT * FROM broker.replay_people({everything}, $1, $2, '{{0}}', '{{0}}', 10)",
+            f"SELECT * FROM broker.replay_people({everything}, $1, $2, $3, $4, $4, '{{0}}', '{{0}}', 10)",
+            list(versions := {row["policy_version"] for row in inputs}),
+            [0] * len(versions),
             [row["detail"] for row in inputs],
             [0] * len(inputs),
         )

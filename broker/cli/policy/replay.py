@@ -112,6 +112,9 @@ def show(report: ReplayReport, begin: datetime, end: datetime) -> None:
         print_line(f"undecidable: {count:,} decisions; their record does not tell: {missing}")
     for name, count in report.fields_unknown.items():
         print_line(f"not compared: {name} in {count:,} decisions; the draft's catalog does not know it")
+    for group, versions in report.groups_not_recorded.items():
+        told = ", ".join(map(str, versions))
+        print_line(f"not on record under version {told}: who was in {group}, which it did not map")
     if report.groups_never_recorded:
         print_line(f"no decision tells of these groups: {', '.join(report.groups_never_recorded)}")
 
