@@ -14,7 +14,7 @@ COUNTER = itertools.count(60_000)
 FIELDS = ["customer.name"]
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def world() -> AsyncIterator[World]:
     """Starts the company with fsync on and two workers."""
     async with World.start(customers=60, workers=2, fsync=True) as world:

@@ -15,14 +15,14 @@ from tests.replica import Replica, replica
 COUNTER = itertools.count(50_000)
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def world() -> AsyncIterator[World]:
     """Starts the company; fsync is off, durability is not what races are about."""
     async with World.start(customers=60, workers=2, fsync=False) as world:
         yield world
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def second(world: World) -> AsyncIterator[Replica]:
     """Starts the second broker, which lets one peer do little at once."""
     async with replica(world, "second", peer_concurrency=6) as second:
