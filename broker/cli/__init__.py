@@ -21,11 +21,13 @@ import typer
 
 from broker.cli import access, audit, contain, dev, feed, keys, policy, records, server, trace
 from broker.cli.connections import USUAL_FOLDER
+from broker.cli.groups import VerbGroup
 from broker.cli.output import CommandFailedError, say_error
 from broker.errors import BrokerError, DatabaseUnavailableError, PolicyInvalidError, StartupError
 from broker.settings import SettingsMissingError
 
 app = typer.Typer(
+    cls=VerbGroup,
     name="broker",
     help="Support access broker: support tools read one customer, for one ticket, on the record.\n\n"
     "Exit codes: 0 done, 1 refused or failed, 2 wrong usage or settings, 130 stopped by Ctrl-C.",

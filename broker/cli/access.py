@@ -22,6 +22,7 @@ from broker.cli.connections import (
     Target,
     broker_at,
 )
+from broker.cli.groups import VerbGroup
 from broker.cli.output import print_json, print_line, print_table, progress
 from broker.errors import StartupError
 
@@ -33,6 +34,7 @@ T = TypeVar("T")
 USUAL_TOOL = "desk"
 
 app = typer.Typer(
+    cls=VerbGroup,
     help="Read a ticket's customer as a support tool does, and ask why not.",
     no_args_is_help=True,
     rich_markup_mode=None,

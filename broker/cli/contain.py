@@ -20,6 +20,7 @@ from broker.cli.connections import (
     Target,
     broker_at,
 )
+from broker.cli.groups import VerbGroup
 from broker.cli.names import AGENT, agent_name
 from broker.cli.output import print_json, print_table, progress, say
 from broker.errors import StartupError
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 app = typer.Typer(
+    cls=VerbGroup,
     help="Suspend agents and revoke grants, as an incident responder on the admin port.",
     no_args_is_help=True,
     rich_markup_mode=None,

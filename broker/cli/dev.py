@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from broker.cli.connections import USUAL_FOLDER
+from broker.cli.groups import VerbGroup
 from broker.cli.output import CommandFailedError, print_json, print_line, progress, say
 
 if TYPE_CHECKING:
     from broker.cli.output import Progress
     from broker.dev.world import World
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(cls=VerbGroup, rich_markup_mode=None)
 
 Dir = Annotated[
     Path, typer.Option("--dir", envvar="BROKER_DEV_DIR", help="Folder that everything is kept in.")

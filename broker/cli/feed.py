@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from broker.cli.groups import VerbGroup
 from broker.cli.output import CommandFailedError, print_json, print_table, progress, say
 from broker.errors import StartupError
 from broker.settings import Settings, read_settings
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from broker.tickets.events import TicketEvent
     from broker.tickets.importer import Loaded
 
-app = typer.Typer(help="Load tickets, look at feeds.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    cls=VerbGroup, help="Load tickets, look at feeds.", no_args_is_help=True, rich_markup_mode=None
+)
 
 Json = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 

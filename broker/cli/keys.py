@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from broker.cli.groups import VerbGroup
 from broker.cli.output import print_json, print_table, progress, say
 from broker.settings import Settings, read_settings
 
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
     from broker.keys import KeyFolder, LogKeyFolder
 
 app = typer.Typer(
-    help="Rotate and list the keys of grants, guard and log.", no_args_is_help=True, rich_markup_mode=None
+    cls=VerbGroup,
+    help="Rotate and list the keys of grants, guard and log.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print as JSON.")]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from broker.cli.groups import VerbGroup
 from broker.cli.output import CommandFailedError, print_json, print_line, print_table, progress, say
 from broker.settings import Settings, read_settings
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 app = typer.Typer(
+    cls=VerbGroup,
     help="Install, check and undo the guard on the customers' tables.",
     no_args_is_help=True,
     rich_markup_mode=None,

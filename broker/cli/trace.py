@@ -9,6 +9,7 @@ from uuid import UUID
 
 import typer
 
+from broker.cli.groups import VerbGroup
 from broker.cli.output import CommandFailedError, console, print_json, progress
 from broker.settings import read_settings
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from broker.ledger import Event
     from broker.traces import Trace
 
-app = typer.Typer(help="Show traces of grants.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(cls=VerbGroup, help="Show traces of grants.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.callback()

@@ -21,9 +21,11 @@ from broker.cli.audit.stream import stream
 from broker.cli.audit.trace import trace
 from broker.cli.audit.unexplained import unexplained
 from broker.cli.audit.verify import verify
+from broker.cli.groups import VerbGroup
 from broker.cli.persons import personal
 
 app = typer.Typer(
+    cls=VerbGroup,
     help="Ask the record who saw whose data, prove that nobody changed it, find who leaked.\n\n"
     "The ledger holds every grant, read and refusal. Agents are named in it, customers and tickets are\n"
     "pseudonyms. Most verbs ask the broker as a person: --token-file or --token-command, or --as audrey\n"

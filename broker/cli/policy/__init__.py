@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from broker.cli.groups import VerbGroup
 from broker.cli.persons import personal
 from broker.cli.policy import shadow
 from broker.cli.policy.check import check
@@ -19,6 +20,7 @@ from broker.cli.policy.testing import run_tests
 from broker.cli.policy.whoami import who_am_i
 
 app = typer.Typer(
+    cls=VerbGroup,
     help="Check policies, propose and approve them, see what is in force.",
     no_args_is_help=True,
     rich_markup_mode=None,

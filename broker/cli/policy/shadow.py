@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from broker.cli.groups import VerbGroup
 from broker.cli.output import CommandFailedError, print_json, print_line, print_table, say
 from broker.cli.persons import Administrator, personal, run
 from broker.cli.policy import named
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from broker.client import PolicyClient, Shadow, ShadowDifference, StartedShadow
 
 app = typer.Typer(
+    cls=VerbGroup,
     help="Let a draft decide beside the version in force, without effect, and list where it differs.",
     no_args_is_help=True,
     rich_markup_mode=None,
