@@ -2,7 +2,8 @@
 
 Invariants:
 - a customer's key is never in an event, a log or an error: events name pseudonyms, or say how many;
-- back is for the admin process alone: only broker_admin is given a pass, and only for an event of its own;
+- back is for the admin process alone: only broker_admin is given a pass, for an event of its own, and opens
+  the list that this event digests, no other;
 - neither way costs an index: a question about one customer is two look-ups, and back is one scan over the
   salts for all that is asked, because it is asked once an incident, and what leads back must be forgotten
   when a person is erased.
@@ -10,6 +11,7 @@ Invariants:
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
@@ -92,7 +94,10 @@ async def resolve(
         id=ids.new(), kind=EventKind.ADMIN, outcome="done", trace_id=by.trace_id, agent=by.agent,
         tool=by.identity,
         customer=pseudonyms[0] if len(pseudonyms) == 1 else "",
-        detail={"call": "ResolvePseudonyms", "why": reason, "pseudonyms": len(pseudonyms)},
+        detail={
+            "call": "ResolvePseudonyms", "why": reason, "pseudonyms": len(pseudonyms),
+            "digest": _digest(pseudonyms),
+        },
     )  # fmt: skip
     async with transaction(admin) as conn:
         await append_events(conn, [event], door=ADMIN_DOOR)
@@ -101,3 +106,8 @@ async def resolve(
     async with connection(records) as conn:
         rows = await conn.fetch(Q.resolve, told, list(pseudonyms))
     return event.id, {row["pseudonym"]: row["customer"] for row in rows}
+
+
+def _digest(names: Sequence[str]) -> str:
+    """Digests a list as the pass and broker_guard.resolve_pseudonyms do."""
+    return hashlib.sha256(",".join(names).encode()).hexdigest()

@@ -247,25 +247,25 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = broker_guard, pg_te
 AS $$
 #variable_conflict use_column
 DECLARE
-    part text[] := string_to_array(pass, '|'); -- match, key, event, nonce, lines, end, MAC
+    part text[]; -- nonce, lines, digest of what is sealed
     verifying broker_guard.guard_key;
     today bigint := floor(extract(epoch FROM clock_timestamp()) / 86400)::bigint * 1000000;
     used bigint;
+    sealed text;
 BEGIN
     IF cardinality(kinds) > @{call} OR cardinality(kinds) IS DISTINCT FROM cardinality(told) THEN
         RAISE EXCEPTION 'at most @{call} identifiers' USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    SELECT k.* INTO verifying FROM broker_guard.guard_key AS k
-    WHERE k.key_id = part[2] AND (k.verify_until IS NULL OR k.verify_until > clock_timestamp());
-    IF cardinality(part) IS DISTINCT FROM 7 OR part[1] <> 'match' OR verifying.key_id IS NULL
-        OR sha256(convert_to(part[7], 'UTF8')) IS DISTINCT FROM sha256(convert_to(encode(sha256(verifying.outer_pad
-            || sha256(verifying.inner_pad || convert_to(left(pass, -65), 'UTF8'))), 'hex'), 'UTF8'))
+    part := string_to_array(broker_guard.check_admin_pass(pass, 'match'), '|');
+    sealed := array_to_string(ARRAY(
+        SELECT u.told FROM unnest(kinds, told) WITH ORDINALITY AS u (kind, told, n) WHERE u.kind = 'ticket' ORDER BY u.n
+    ), ',');
+    IF part[2]::bigint IS DISTINCT FROM cardinality(kinds)
+        OR part[3] IS DISTINCT FROM encode(sha256(convert_to(sealed, 'UTF8')), 'hex')
     THEN
-        RAISE EXCEPTION 'not a pass' USING ERRCODE = 'insufficient_privilege';
+        RAISE EXCEPTION 'the pass is for others' USING ERRCODE = 'insufficient_privilege';
     END IF;
-    IF part[6]::bigint < extract(epoch FROM clock_timestamp()) - 5 OR part[5]::bigint <> cardinality(kinds) THEN
-        RAISE EXCEPTION 'the pass is over, or for another number' USING ERRCODE = 'insufficient_privilege';
-    END IF;
+    SELECT k.* INTO STRICT verifying FROM broker_guard.guard_key AS k WHERE k.key_id = split_part(pass, '|', 2);
     -- One after the other: two who looked at once would both see room.
     PERFORM pg_advisory_xact_lock(1651663207, 1);
     SELECT greatest(q.last_value, today) INTO used FROM broker_guard.match_quota AS q;
@@ -283,7 +283,7 @@ BEGIN
             WHEN 'email' THEN @{email}
             WHEN 'phone' THEN @{phone}
             WHEN 'customer' THEN btrim(a.told)
-            WHEN 'ticket' THEN broker_guard.unseal(verifying, part[4] || '|' || a.ticket, a.told)
+            WHEN 'ticket' THEN broker_guard.unseal(verifying, part[1] || '|' || a.ticket, a.told)
         END AS plain
         FROM asked AS a
     ),
@@ -341,27 +341,30 @@ $$;
 DROP FUNCTION IF EXISTS broker_guard.unseal(broker_guard.guard_key, text, text);
 
 -- name: check_admin_pass#
--- Verifies what broker.admin_pass gave for a call that is on record; gives what it is for.
+-- Verifies what broker.match_pass or broker.admin_pass gave for a call that is on record; gives what it is for.
+-- Brokers of the releases before and after look for this name.
 CREATE FUNCTION broker_guard.check_admin_pass(pass text, call text) RETURNS text
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = broker_guard, pg_temp
 AS $$
 DECLARE
-    part text[] := string_to_array(pass, '|'); -- call, key, event, subject, end, MAC
+    part text[] := string_to_array(pass, '|'); -- call, key, event, what it is for, end, MAC
+    last integer := cardinality(part);
     verifying broker_guard.guard_key;
 BEGIN
     SELECT k.* INTO verifying FROM broker_guard.guard_key AS k
     WHERE k.key_id = part[2] AND (k.verify_until IS NULL OR k.verify_until > clock_timestamp());
     -- digests of both are compared, so that the time of comparing says nothing of the MAC
-    IF cardinality(part) IS DISTINCT FROM 6 OR part[1] IS DISTINCT FROM call OR verifying.key_id IS NULL
-        OR sha256(convert_to(part[6], 'UTF8')) IS DISTINCT FROM sha256(convert_to(encode(sha256(verifying.outer_pad
+    IF last IS NULL OR last < 6 OR part[1] IS DISTINCT FROM call OR verifying.key_id IS NULL
+        OR sha256(convert_to(part[last], 'UTF8')) IS DISTINCT FROM sha256(convert_to(encode(sha256(verifying.outer_pad
             || sha256(verifying.inner_pad || convert_to(left(pass, -65), 'UTF8'))), 'hex'), 'UTF8'))
     THEN
         RAISE EXCEPTION 'not a pass' USING ERRCODE = 'insufficient_privilege';
     END IF;
-    IF part[5]::bigint < extract(epoch FROM clock_timestamp()) - 5 THEN
+    -- what has been verified is well-formed: the cast cannot fail
+    IF part[last - 1]::bigint < extract(epoch FROM clock_timestamp()) - 5 THEN
         RAISE EXCEPTION 'the pass is over' USING ERRCODE = 'insufficient_privilege';
     END IF;
-    RETURN part[4];
+    RETURN array_to_string(part[4 : last - 2], '|');
 END
 $$;
 
@@ -370,18 +373,20 @@ $$;
 DROP FUNCTION IF EXISTS broker_guard.check_admin_pass(text, text);
 
 -- name: resolve_pseudonyms#
--- Gives the customers behind pseudonyms, as many as the call on record says; one scan over the salts, whatever
+-- Gives the customers behind the pseudonyms that the call on record digests; one scan over the salts, whatever
 -- their number. No index leads from a pseudonym to its customer, so there is none to forget.
 CREATE FUNCTION broker_guard.resolve_pseudonyms(pass text, pseudonyms text[])
 RETURNS TABLE (pseudonym text, customer text)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = broker_guard, pg_temp
 AS $$
 #variable_conflict use_column
+DECLARE
+    named text := broker_guard.check_admin_pass(pass, 'ResolvePseudonyms'); -- how many, and their digest
 BEGIN
-    IF broker_guard.check_admin_pass(pass, 'ResolvePseudonyms') IS DISTINCT FROM cardinality(pseudonyms)::text
-        OR cardinality(pseudonyms) > 100000
-    THEN
-        RAISE EXCEPTION 'the pass is for another number' USING ERRCODE = 'insufficient_privilege';
+    IF cardinality(pseudonyms) > 100000 OR named IS DISTINCT FROM cardinality(pseudonyms) || '|' || encode(
+        sha256(convert_to(array_to_string(pseudonyms, ','), 'UTF8')), 'hex'
+    ) THEN
+        RAISE EXCEPTION 'the pass is for others' USING ERRCODE = 'insufficient_privilege';
     END IF;
     RETURN QUERY
     SELECT k.pseudonym, k.customer

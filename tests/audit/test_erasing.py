@@ -198,7 +198,7 @@ async def test_an_auditor_can_neither_resolve_nor_erase(desk):
         await desk.audited.rows("SELECT broker.admin_pass(gen_random_uuid(), 'ResolvePseudonyms')")
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await desk.audited.rows("SELECT broker.erase_customer($1)", CUSTOMER)
-    for told in ("", "a|b|c|1|2|d", "ResolvePseudonyms|||1||"):
+    for told in ("", "a|b|c|1|2|d", "ResolvePseudonyms|||1||", "ResolvePseudonyms|||1|2|3|4"):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await desk.audited.rows(
                 "SELECT * FROM broker_guard.resolve_pseudonyms($1, $2)", told, [pseudonym]
@@ -214,13 +214,26 @@ async def test_an_auditor_can_neither_resolve_nor_erase(desk):
             await conn.fetchval("SELECT broker.admin_pass($1, 'EraseCustomer')", event["id"])
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await conn.fetchval("SELECT broker.admin_pass(gen_random_uuid(), 'ResolvePseudonyms')")
-    with pytest.raises(asyncpg.InsufficientPrivilegeError):
-        await desk.audited.rows(
-            "SELECT * FROM broker_guard.resolve_pseudonyms($1, $2)", told, [pseudonym, other]
-        )
+    for others in ([pseudonym, other], [pseudonym], [], [None]):  # another number, or others
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await desk.audited.rows("SELECT * FROM broker_guard.resolve_pseudonyms($1, $2)", told, others)
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await desk.audited.rows("SELECT broker_guard.erase_salt($1, $2)", told, CUSTOMER)
     assert await desk.audited.rows("SELECT * FROM broker_guard.resolve_pseudonyms($1, $2)", told, [other])
+
+
+async def test_an_event_that_does_not_say_for_whom_gives_no_pass(desk):
+    """A number alone would serve any list of that length."""
+    detail = {"call": "ResolvePseudonyms", "why": "drill", "pseudonyms": 1}
+    for more, given in (({}, False), ({"digest": "0" * 64}, True)):
+        event = await desk.audited.put(kind="admin", outcome="done", detail={**detail, **more})
+        async with desk.admin.acquire() as conn:
+            ask = conn.fetchval("SELECT broker.admin_pass($1, 'ResolvePseudonyms')", event)
+            if given:
+                assert await ask
+            else:
+                with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                    await ask
 
 
 async def test_a_pass_erases_the_person_of_its_event_alone(desk, monkeypatch):

@@ -229,6 +229,26 @@ class TestMatching:
         assert {len(text) for text in texts} == {576}
         assert not any(b"C-1".hex() in text for text in texts)
 
+    async def test_what_is_sealed_cannot_be_exchanged(self, leaking):
+        """Another ticket of the same list, one sealed for another pass, a changed bit, one as a plain key."""
+        questions = [
+            await put_on_record(
+                leaking.audited.pool, EventIds(), Auditor("t"), {"query": "attribute", "identifiers": 2}
+            )
+            for _ in range(2)
+        ]
+        sql = "SELECT * FROM broker.match_pass($1, $2)"
+        [[mine], [other]] = [await leaking.audited.rows(sql, q, ["T-1", "T-new"]) for q in questions]
+        one, two = mine["sealed"]
+        flipped = f"{int(one[:2], 16) ^ 1:02x}{one[2:]}"
+        for first, second in ((two, one), (one, one), (other["sealed"][0], two), (flipped, two)):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await leaking.call(mine["pass"], [("ticket", first), ("ticket", second)])
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await leaking.call(mine["pass"], [("ticket", one), ("customer", "C-1")])
+        told = [("ticket", one), ("ticket", two)]
+        assert await leaking.call(mine["pass"], told) == [("one", "C-1"), ("none", None)]
+
 
 class TestBounds:
     async def _pass_for_uncommitted(self, audited, query, depth):
@@ -263,14 +283,14 @@ class TestBounds:
         key, one, two = row["pass"], [("customer", "C-1")], [("customer", "C-1"), ("customer", "C-2")]
         parts = key.split("|")
         forged = "|".join([*parts[:4], "2", *parts[5:]])
-        late = "|".join([*parts[:5], "99999999999", parts[6]])
+        late = "|".join([*parts[:6], "99999999999", parts[7]])
         for text, told in (
             (key, two),
             (forged, two),
             (late, one),
             (key[:-1] + "0" * 2, one),
             ("", one),
-            ("|" * 6, one),
+            ("|" * 7, one),
         ):
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await leaking.call(text, told)
