@@ -70,26 +70,29 @@ ORDER BY s.statement_id;
 SELECT size, root, note FROM broker.tlog_checkpoint ORDER BY size;
 
 -- name: verify_leaves
--- Reads a range of leaves with their events.
+-- Reads a range of leaves with their events; a time that no program can hold is none.
 SELECT
-    t.seq, t.event_id, t.leaf_hash, e.leaf, e.id, e.kind, e.record_time, e.agent, e.tool, e.grant_id, e.trace_id,
-    e.customer_pseudonym, e.ticket_pseudonym, e.outcome, e.reason, e.policy_version
+    t.seq, t.event_id, t.leaf_hash, e.leaf, e.id, e.kind,
+    CASE WHEN e.record_time BETWEEN '0002-01-01 UTC' AND '9998-12-31 UTC' THEN e.record_time END AS record_time,
+    e.agent, e.tool, e.grant_id, e.trace_id, e.customer_pseudonym, e.ticket_pseudonym, e.outcome, e.reason,
+    e.policy_version
 FROM broker.ledger_tree AS t
 LEFT JOIN broker.ledger_event AS e ON e.id = t.event_id
 WHERE t.seq >= $1 AND t.seq < $2
 ORDER BY t.seq;
 
 -- name: verify_inserted
--- Lists events below the horizon that are no leaves.
+-- Lists events below an id that are no leaves.
 SELECT e.id FROM broker.ledger_event AS e
 WHERE e.id < $1 AND NOT EXISTS (SELECT FROM broker.ledger_tree AS t WHERE t.event_id = e.id)
 ORDER BY e.id
 LIMIT $2;
 
--- name: verify_waiting
--- Counts events above the horizon that are no leaves yet.
-SELECT count(*) FROM broker.ledger_event AS e
-WHERE e.id >= $1 AND NOT EXISTS (SELECT FROM broker.ledger_tree AS t WHERE t.event_id = e.id);
+-- name: verify_loose
+-- Counts events that are no leaves, below an id and from there on.
+SELECT count(*) FILTER (WHERE e.id < $1) AS inserted, count(*) FILTER (WHERE e.id >= $1) AS waiting
+FROM broker.ledger_event AS e
+WHERE NOT EXISTS (SELECT FROM broker.ledger_tree AS t WHERE t.event_id = e.id);
 
 -- name: prove_leaf
 -- Reads an event with its place in the tree; NULL while it has none.

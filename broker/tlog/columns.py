@@ -49,7 +49,7 @@ def columns_of(leaf: bytes) -> dict[str, Any]:
             "reason": found["reason"],
             "policy_version": int(found["policy_version"]) if found["policy_version"] else None,
         }
-    except (KeyError, TypeError, AttributeError, RecursionError) as exc:
+    except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
         raise ValueError("not a leaf") from exc
 
 

@@ -128,12 +128,12 @@ async def administrator(log: Log) -> AsyncIterator[asyncpg.Connection]:
         pool.terminate()
 
 
-async def verified(log, *, kept=(), keys=None):
+async def verified(log, *, kept=(), keys=None, **options):
     """Verifies as an auditor."""
     conn = await asyncpg.connect(log.database.dsn("broker_auditor"))
     try:
         trusted = keys or TrustedKeys.of(log.keys.load())
-        return await Verifier(conn, log.storage, trusted, kept=kept).run()
+        return await Verifier(conn, log.storage, trusted, kept=kept, **options).run()
     finally:
         await conn.close()
 

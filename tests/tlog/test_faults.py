@@ -13,9 +13,9 @@ from broker.audit.log import accept_loss, find_loss, find_prunable, prune
 from broker.database import open_pool
 from broker.errors import LedgerUnavailableError
 from broker.ledger import EventIds, Ledger, head, rest_of
+from broker.model import id_floor
 from broker.tlog import Gone, LogInvalidError, Statement, TreeTable
 from broker.tlog.continuity import PUBLISHED
-from broker.tlog.horizon import id_floor
 from broker.tlog.verify import Kind
 from tests.ledger.conftest import denial, sign
 from tests.tlog.conftest import COUNT, cut, event, verified

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 import uuid
 
 import pytest
@@ -224,6 +225,58 @@ class TestEvents:
         (finding,) = (await verified(full)).findings
 
         assert (finding.kind, finding.seq, finding.event_id) == (Kind.BACKDATED, COUNT, forged)
+
+    @pytest.mark.attack("A6")
+    async def test_a6_a_forged_one_does_not_wait_for_ever(self, full):
+        """What the database says is still open counts for some minutes by the auditor's clock, not longer."""
+        await full.sql("UPDATE broker.tlog_head SET low_id = $1", uuid.UUID(int=0))
+        young, old = (id_floor(time.time() - ago) for ago in (100, 1000))
+        await full.sql(COPY, young, full.events[5])
+        result = await verified(full)
+        assert (result.holds, result.waiting) == (True, 1)
+        await full.sql(COPY, old, full.events[5])
+        result = await verified(full)
+        assert [(each.kind, each.event_id) for each in result.findings] == [(Kind.INSERTED, old)]
+        assert result.waiting == 1
+
+        later = await verified(full, now=lambda: time.time() + 1000)
+        assert {each.event_id for each in later.findings} == {young, old}
+
+    async def test_findings_beyond_those_that_are_kept_are_counted(self, full, monkeypatch):
+        """However many events were put in, the number that is told is all of them."""
+        monkeypatch.setattr("broker.tlog.verify.MOST_FINDINGS", 3)
+        await full.sql("UPDATE broker.ledger_event SET agent = 'x' WHERE id = $1", full.events[0])
+        for ago in range(1000, 1005):
+            await full.sql(COPY, id_floor(time.time() - ago), full.events[5])
+        result = await verified(full)
+
+        assert (len(result.findings), result.more) == (3, 3)
+
+    @pytest.mark.attack("A1")
+    @pytest.mark.parametrize("when", ["-infinity", "infinity", "4713-01-01 BC", None])
+    async def test_a1_a_time_that_is_none(self, full, when):
+        """Times that Python cannot hold are findings of that event, and of no other."""
+        await full.sql("ALTER TABLE broker.ledger_event ALTER COLUMN record_time DROP NOT NULL")
+        await full.sql(
+            "UPDATE broker.ledger_event SET record_time = $1::text::timestamptz WHERE id = $2",
+            when,
+            full.events[5],
+        )
+        findings = (await verified(full)).findings
+
+        assert {each.event_id for each in findings} == {full.events[5]}
+        assert {each.kind for each in findings} == {Kind.COLUMN, Kind.BACKDATED}
+
+    @pytest.mark.attack("A14")
+    async def test_a14_a_leaf_that_is_none(self, full):
+        """An event whose leaf no reader understands is named; verify goes on to the next."""
+        rest = b'{"v":1,"id":"x","trace":"","policy_version":1e999'
+        (forged,) = await full.append(1)
+        await full.sql("UPDATE broker.ledger_event SET leaf = $1 WHERE id = $2", rest + b"}", forged)
+        await full.integrate(1)
+        (finding,) = (await verified(full)).findings
+
+        assert (finding.kind, finding.event_id) == (Kind.COLUMN, forged)
 
 
 COPY = (
