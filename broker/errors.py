@@ -247,6 +247,13 @@ class VersionNotFoundError(BrokerError):
     reason = "VERSION_NOT_FOUND"
 
 
+class VersionInvalidError(BrokerError):
+    """That version is not what was published under its number; metadata `finding` says what is wrong."""
+
+    code = "FAILED_PRECONDITION"
+    reason = "VERSION_INVALID"
+
+
 class GuardBehindError(BrokerError):
     """The installed guard does not cover this catalog; run `broker records install` with it first."""
 

@@ -95,7 +95,8 @@ def _explain(exc: Exception) -> int:
                 "`broker migrate` were run",
             )
         case _ if client is not None and isinstance(exc, client.BrokerCallError):
-            say_error(str(exc), *getattr(exc, "__notes__", ()), _next_step(exc), _identified(exc))
+            told = exc.metadata.get("finding", "")
+            say_error(str(exc), *getattr(exc, "__notes__", ()), told, _next_step(exc), _identified(exc))
         case _ if _is(exc, "broker.client", "ClientError") or _is(exc, "broker.tlog", "LogInvalidError"):
             say_error(str(exc))
         case _:
@@ -140,6 +141,7 @@ _NEXT_STEPS = {
     "PROOF_UNAVAILABLE": "an event is published within a second; where reads never stop, ask --until 1m",
     "PROPOSAL_DIGEST": "look at it, with its digest: broker policy show PROPOSAL",
     "PROPOSAL_NOT_FOUND": "`broker policy list` names the proposals that there are",
+    "VERSION_INVALID": "two persons bring a good version into force over it: broker policy propose, approve",
     "VERSION_NOT_FOUND": "`broker policy list` names the versions that there are",
 }
 """What to do after a refusal, by its reason."""

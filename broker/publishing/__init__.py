@@ -24,7 +24,7 @@ from broker.publishing.founding import Founding
 from broker.publishing.gate import Examination, examine
 from broker.publishing.guard import GuardCheck
 from broker.publishing.publisher import Publisher
-from broker.publishing.reading import Reading
+from broker.publishing.reading import Reading, telling
 from broker.publishing.values import Administrator, Draft, Proposal, ProposalState, Version, Worker
 
 __all__ = [
@@ -44,4 +44,5 @@ __all__ = [
     "Worker",
     "examine",
     "in_this_process",
+    "telling",
 ]

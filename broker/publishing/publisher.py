@@ -42,7 +42,7 @@ from broker.policy.seal import TYPE, Seal
 from broker.policy.store import PolicyStore
 from broker.publishing.examining import Examine
 from broker.publishing.gate import Examination, Question, Seat
-from broker.publishing.reading import Reading
+from broker.publishing.reading import Reading, telling
 from broker.publishing.values import Administrator, Draft, Proposal, ProposalState
 
 Q = queries("publishing")
@@ -139,6 +139,7 @@ class Publisher:
         Raises:
             ProposalOvertakenError: another version is in force than the draft is meant to follow.
             ProposalsFullError: too many wait.
+            GuardBehindError: the installed guard does not cover the catalog of what is published alone.
         """
         version, active = await self._in_force()
         base = int(version)
@@ -176,8 +177,11 @@ class Publisher:
 
         Raises:
             VersionNotFoundError: there is none of that number.
+            VersionInvalidError: it is not what was published under that number.
+            GuardBehindError: the installed guard does not cover its catalog.
         """
-        bundle = await self._store.version(version)
+        with telling():
+            bundle = await self._store.version(version)
         if bundle is None:
             raise VersionNotFoundError
         draft = Draft(bundle, reason, base=0, restores=version, replaces_tests=True, alone=True)

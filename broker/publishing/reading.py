@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
 import asyncpg
 
 from broker.database import connection, queries
+from broker.errors import PolicyInvalidError, VersionInvalidError
 from broker.policy import PolicyFiles
 from broker.policy.bundle import Bundle
 from broker.publishing.values import Proposal, ProposalState, Version, Worker
 
 Q = queries("publishing")
+
+
+@contextmanager
+def telling() -> Iterator[None]:
+    """Tells callers of a version that is not what was published: they are the ones who mend it.
+
+    Raises:
+        VersionInvalidError: in place of a PolicyInvalidError, with its first finding.
+    """
+    try:
+        yield
+    except PolicyInvalidError as exc:
+        raise VersionInvalidError(cause="finding", metadata={"finding": exc.findings[0][:500]}) from None
 
 
 class Reading:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from broker.errors import VersionNotFoundError
+from broker.errors import PolicyInvalidError, VersionNotFoundError
 from broker.policy import PolicyHolder
 from broker.policy.store import PolicyStore
 from broker.publishing import (
@@ -13,6 +13,7 @@ from broker.publishing import (
     Examination,
     Publisher,
     Reading,
+    telling,
 )
 from broker.rpc import checks
 from broker.rpc import policy_messages as messages
@@ -160,18 +161,26 @@ class PolicyService:
     async def _version(self, call: Call, request: pb.GetVersionRequest) -> pb.GetVersionResponse:
         if request.version:
             number = messages.number(request.version, "version")
-            bundle = await self._store.version(number)
+            with telling():
+                bundle = await self._store.version(number)
             if bundle is None:
                 raise VersionNotFoundError
             name = str(number)
         else:
-            name, bundle = await self._store.active()
+            with telling():
+                name, bundle = await self._store.active()
         await self._looked(call, "get version", version=name)
         return pb.GetVersionResponse(version=name, bundle=messages.texts(bundle))
 
     async def _status(self, call: Call, _: pb.GetStatusRequest) -> pb.GetStatusResponse:
         await self._looked(call, "get status")
-        version, bundle = await self._store.active()
+        version, alert = await self._store.active_version(), self._holder.alert
+        digest = tests_digest = ""
+        try:  # whoever mends a version that is not what was published begins here
+            version, bundle = await self._store.active()
+            digest, tests_digest = bundle.files.digest, bundle.tests_digest
+        except PolicyInvalidError as exc:
+            alert = alert or exc.findings[0]
         waiting, _more = await self._reading.proposals(ended=False, before=None, size=checks.MOST_PAGE)
         workers = [
             pb.PolicyWorker(
@@ -184,9 +193,9 @@ class PolicyService:
         ]
         return pb.GetStatusResponse(
             version=version,
-            digest=bundle.files.digest,
-            tests_digest=bundle.tests_digest,
-            alert=self._holder.alert,
+            digest=digest,
+            tests_digest=tests_digest,
+            alert=alert,
             workers=workers,
             open_proposals=len(waiting),
         )

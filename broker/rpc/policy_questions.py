@@ -14,7 +14,7 @@ from broker.errors import RequestMalformedError, VersionNotFoundError
 from broker.model import Level, OpenedBy, Presence, Provenance, Relation
 from broker.policy.bundle import Bundle
 from broker.policy.store import PolicyStore
-from broker.publishing import Publisher, Questions
+from broker.publishing import Publisher, Questions, telling
 from broker.rpc import checks
 from broker.rpc import policy_messages as messages
 from broker.rpc.calls import Call, Method
@@ -111,9 +111,10 @@ class PolicyQuestions:
         call.decision_id = await self._publisher.looked(messages.by(call), act, **detail)
 
     async def _version(self, number: int | None) -> Bundle:
-        if number is None:
-            return (await self._store.active())[1]
-        bundle = await self._store.version(number)
+        with telling():
+            if number is None:
+                return (await self._store.active())[1]
+            bundle = await self._store.version(number)
         if bundle is None:
             raise VersionNotFoundError
         return bundle

@@ -196,7 +196,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: The policy fails its examination and cannot come into force; see the report.
 
     Example of an ErrorInfo: `{"reason": "POLICY_REFUSED", "domain": "broker.v1",
-    "metadata": {"decision_id": "019ab2f0-7c1e-7000-8000-3f2a9c5d1e77"}}`.
+    "metadata": {"decision_id": "019ab2f0-7c1e-7000-8000-3f2a9c5d1e77",
+    "finding": "policy.csv:12: the rule gives nothing new [redundant-rule]"}}`.
     """
     ERROR_REASON_PROPOSAL_NOT_FOUND: _ErrorReason.ValueType  # 30
     """NOT_FOUND: No proposal has that id.
@@ -208,7 +209,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: The proposal does not wait any more; metadata `state` says what became of it.
 
     Example of an ErrorInfo: `{"reason": "PROPOSAL_ENDED", "domain": "broker.v1",
-    "metadata": {"decision_id": "019ab2f0-7c1e-7000-8000-3f2a9c5d1e77"}}`.
+    "metadata": {"decision_id": "019ab2f0-7c1e-7000-8000-3f2a9c5d1e77",
+    "state": "withdrawn"}}`.
     """
     ERROR_REASON_PROPOSAL_OVERTAKEN: _ErrorReason.ValueType  # 32
     """FAILED_PRECONDITION: Another version came into force since; look at it, then propose again.
@@ -250,7 +252,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: The installed guard does not cover this catalog; run `broker records install` with it first.
 
     Example of an ErrorInfo: `{"reason": "GUARD_BEHIND", "domain": "broker.v1",
-    "metadata": {"decision_id": "019ab2f0-7c1e-7000-8000-3f2a9c5d1e77"}}`.
+    "metadata": {"decision_id": "019ab2f0-7c1e-7000-8000-3f2a9c5d1e77",
+    "finding": "customer.phone: the guard does not have it (column phone)"}}`.
     """
     ERROR_REASON_EVENT_NOT_FOUND: _ErrorReason.ValueType  # 39
     """NOT_FOUND: The ledger holds no event of that id.
@@ -263,6 +266,13 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
 
     Example of an ErrorInfo: `{"reason": "PROOF_UNAVAILABLE", "domain": "broker.v1",
     "metadata": {"decision_id": "019ab2f0-7c1e-7000-8000-3f2a9c5d1e77"}}`.
+    """
+    ERROR_REASON_VERSION_INVALID: _ErrorReason.ValueType  # 41
+    """FAILED_PRECONDITION: That version is not what was published under its number; metadata `finding` says what is wrong.
+
+    Example of an ErrorInfo: `{"reason": "VERSION_INVALID", "domain": "broker.v1",
+    "metadata": {"decision_id": "019ab2f0-7c1e-7000-8000-3f2a9c5d1e77",
+    "finding": "policy version 7: no good signature: it is not signed [signature]"}}`.
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -445,7 +455,8 @@ ERROR_REASON_POLICY_REFUSED: ErrorReason.ValueType  # 29
 """FAILED_PRECONDITION: The policy fails its examination and cannot come into force; see the report.
 
 Example of an ErrorInfo: `{"reason": "POLICY_REFUSED", "domain": "broker.v1",
-"metadata": {"decision_id": "019ab2f0-7c1e-7000-8000-3f2a9c5d1e77"}}`.
+"metadata": {"decision_id": "019ab2f0-7c1e-7000-8000-3f2a9c5d1e77",
+"finding": "policy.csv:12: the rule gives nothing new [redundant-rule]"}}`.
 """
 ERROR_REASON_PROPOSAL_NOT_FOUND: ErrorReason.ValueType  # 30
 """NOT_FOUND: No proposal has that id.
@@ -457,7 +468,8 @@ ERROR_REASON_PROPOSAL_ENDED: ErrorReason.ValueType  # 31
 """FAILED_PRECONDITION: The proposal does not wait any more; metadata `state` says what became of it.
 
 Example of an ErrorInfo: `{"reason": "PROPOSAL_ENDED", "domain": "broker.v1",
-"metadata": {"decision_id": "019ab2f0-7c1e-7000-8000-3f2a9c5d1e77"}}`.
+"metadata": {"decision_id": "019ab2f0-7c1e-7000-8000-3f2a9c5d1e77",
+"state": "withdrawn"}}`.
 """
 ERROR_REASON_PROPOSAL_OVERTAKEN: ErrorReason.ValueType  # 32
 """FAILED_PRECONDITION: Another version came into force since; look at it, then propose again.
@@ -499,7 +511,8 @@ ERROR_REASON_GUARD_BEHIND: ErrorReason.ValueType  # 38
 """FAILED_PRECONDITION: The installed guard does not cover this catalog; run `broker records install` with it first.
 
 Example of an ErrorInfo: `{"reason": "GUARD_BEHIND", "domain": "broker.v1",
-"metadata": {"decision_id": "019ab2f0-7c1e-7000-8000-3f2a9c5d1e77"}}`.
+"metadata": {"decision_id": "019ab2f0-7c1e-7000-8000-3f2a9c5d1e77",
+"finding": "customer.phone: the guard does not have it (column phone)"}}`.
 """
 ERROR_REASON_EVENT_NOT_FOUND: ErrorReason.ValueType  # 39
 """NOT_FOUND: The ledger holds no event of that id.
@@ -512,5 +525,12 @@ ERROR_REASON_PROOF_UNAVAILABLE: ErrorReason.ValueType  # 40
 
 Example of an ErrorInfo: `{"reason": "PROOF_UNAVAILABLE", "domain": "broker.v1",
 "metadata": {"decision_id": "019ab2f0-7c1e-7000-8000-3f2a9c5d1e77"}}`.
+"""
+ERROR_REASON_VERSION_INVALID: ErrorReason.ValueType  # 41
+"""FAILED_PRECONDITION: That version is not what was published under its number; metadata `finding` says what is wrong.
+
+Example of an ErrorInfo: `{"reason": "VERSION_INVALID", "domain": "broker.v1",
+"metadata": {"decision_id": "019ab2f0-7c1e-7000-8000-3f2a9c5d1e77",
+"finding": "policy version 7: no good signature: it is not signed [signature]"}}`.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -890,7 +890,7 @@ class GetVersionRequest(_message.Message):
 
     VERSION_FIELD_NUMBER: _builtins.int
     version: _builtins.str
-    """Required. Its number; empty: the one in force."""
+    """Its number; empty: the one in force."""
     def __init__(
         self,
         *,
@@ -1318,9 +1318,9 @@ class GetStatusResponse(_message.Message):
     version: _builtins.str
     """Output only. The number of the version in force."""
     digest: _builtins.str
-    """Output only. SHA-256 over its five files."""
+    """Output only. SHA-256 over its five files; empty where they are not what was published, see `alert`."""
     tests_digest: _builtins.str
-    """Output only. SHA-256 over its tests."""
+    """Output only. SHA-256 over its tests; empty where `digest` is."""
     alert: _builtins.str
     """Output only. Why the admin process does not serve it; empty when all is well."""
     open_proposals: _builtins.int

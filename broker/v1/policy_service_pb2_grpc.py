@@ -167,7 +167,8 @@ class PolicyServiceServicer:
     def Propose(self, request, context):
         """Examines a policy and stores it as a proposal; a policy that fails is told why and not stored.
 
-        Takes up to 100 seconds. NOTE: Not idempotent; every call that passes makes a proposal.
+        Takes up to 170 seconds: 100 for the examination, 60 for a replay of the last days. NOTE: Not idempotent;
+        every call that passes makes a proposal.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -199,6 +200,9 @@ class PolicyServiceServicer:
 
     def Rollback(self, request, context):
         """Proposes the content of an old version anew; where that widens nothing, it is in force at once.
+
+        Takes up to 170 seconds. Returns FAILED_PRECONDITION where the old version is not what was published. NOTE: Not
+        idempotent; every call that passes makes a proposal, and a version where it widens nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -47,7 +47,8 @@ class PolicyServiceStub:
     Propose: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.ProposeRequest, _policy_service_pb2.ProposeResponse]
     """Examines a policy and stores it as a proposal; a policy that fails is told why and not stored.
 
-    Takes up to 100 seconds. NOTE: Not idempotent; every call that passes makes a proposal.
+    Takes up to 170 seconds: 100 for the examination, 60 for a replay of the last days. NOTE: Not idempotent;
+    every call that passes makes a proposal.
     """
     Approve: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.ApproveRequest, _policy_service_pb2.ApproveResponse]
     """Brings a proposal into force, for another person than its author. Idempotent for the same person.
@@ -60,7 +61,11 @@ class PolicyServiceStub:
     Withdraw: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.WithdrawRequest, _policy_service_pb2.WithdrawResponse]
     """Takes one's own proposal back."""
     Rollback: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.RollbackRequest, _policy_service_pb2.RollbackResponse]
-    """Proposes the content of an old version anew; where that widens nothing, it is in force at once."""
+    """Proposes the content of an old version anew; where that widens nothing, it is in force at once.
+
+    Takes up to 170 seconds. Returns FAILED_PRECONDITION where the old version is not what was published. NOTE: Not
+    idempotent; every call that passes makes a proposal, and a version where it widens nothing.
+    """
     ListProposals: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.ListProposalsRequest, _policy_service_pb2.ListProposalsResponse]
     """Lists proposals, newest first; those that wait only, unless asked for all."""
     GetProposal: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.GetProposalRequest, _policy_service_pb2.GetProposalResponse]
@@ -118,7 +123,8 @@ class PolicyServiceAsyncStub(PolicyServiceStub):
     Propose: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.ProposeRequest, _policy_service_pb2.ProposeResponse]  # type: ignore[assignment]
     """Examines a policy and stores it as a proposal; a policy that fails is told why and not stored.
 
-    Takes up to 100 seconds. NOTE: Not idempotent; every call that passes makes a proposal.
+    Takes up to 170 seconds: 100 for the examination, 60 for a replay of the last days. NOTE: Not idempotent;
+    every call that passes makes a proposal.
     """
     Approve: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.ApproveRequest, _policy_service_pb2.ApproveResponse]  # type: ignore[assignment]
     """Brings a proposal into force, for another person than its author. Idempotent for the same person.
@@ -131,7 +137,11 @@ class PolicyServiceAsyncStub(PolicyServiceStub):
     Withdraw: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.WithdrawRequest, _policy_service_pb2.WithdrawResponse]  # type: ignore[assignment]
     """Takes one's own proposal back."""
     Rollback: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.RollbackRequest, _policy_service_pb2.RollbackResponse]  # type: ignore[assignment]
-    """Proposes the content of an old version anew; where that widens nothing, it is in force at once."""
+    """Proposes the content of an old version anew; where that widens nothing, it is in force at once.
+
+    Takes up to 170 seconds. Returns FAILED_PRECONDITION where the old version is not what was published. NOTE: Not
+    idempotent; every call that passes makes a proposal, and a version where it widens nothing.
+    """
     ListProposals: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.ListProposalsRequest, _policy_service_pb2.ListProposalsResponse]  # type: ignore[assignment]
     """Lists proposals, newest first; those that wait only, unless asked for all."""
     GetProposal: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.GetProposalRequest, _policy_service_pb2.GetProposalResponse]  # type: ignore[assignment]
@@ -198,7 +208,8 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_policy_service_pb2.ProposeResponse, _abc.Awaitable[_policy_service_pb2.ProposeResponse]]:
         """Examines a policy and stores it as a proposal; a policy that fails is told why and not stored.
 
-        Takes up to 100 seconds. NOTE: Not idempotent; every call that passes makes a proposal.
+        Takes up to 170 seconds: 100 for the examination, 60 for a replay of the last days. NOTE: Not idempotent;
+        every call that passes makes a proposal.
         """
 
     @_abc_1.abstractmethod
@@ -235,7 +246,11 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _policy_service_pb2.RollbackRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_policy_service_pb2.RollbackResponse, _abc.Awaitable[_policy_service_pb2.RollbackResponse]]:
-        """Proposes the content of an old version anew; where that widens nothing, it is in force at once."""
+        """Proposes the content of an old version anew; where that widens nothing, it is in force at once.
+
+        Takes up to 170 seconds. Returns FAILED_PRECONDITION where the old version is not what was published. NOTE: Not
+        idempotent; every call that passes makes a proposal, and a version where it widens nothing.
+        """
 
     @_abc_1.abstractmethod
     def ListProposals(

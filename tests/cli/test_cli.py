@@ -134,6 +134,7 @@ class TestErrors:
             ("ADMIN_DENIED", "broker policy whoami"),
             ("EVENT_NOT_FOUND", "broker audit events"),
             ("PROPOSAL_DIGEST", "broker policy show"),
+            ("VERSION_INVALID", "broker policy propose"),
             ("VERSION_NOT_FOUND", "broker policy list"),
         ],
     )
@@ -141,6 +142,13 @@ class TestErrors:
         """Whoever was refused, or mistook an id, learns where to look; another reason says nothing of it."""
         assert command in failing(BrokerCallError("No.", code="NOT_FOUND", reason=reason)).err
         assert command not in failing(BrokerCallError("No.", code="NOT_FOUND", reason="TICKET_DENIED")).err
+
+    def test_what_was_found_is_told(self, failing):
+        """What the installed guard lacks, or what is wrong with a version, is the operator's to mend."""
+        finding = {"finding": "customer.phone: the guard does not have it (column phone)"}
+        error = BrokerCallError("No.", code="FAILED_PRECONDITION", reason="GUARD_BEHIND", metadata=finding)
+
+        assert finding["finding"] in failing(error).err
 
     def test_a_database_that_refuses_is_told_from_one_that_is_away(self, failing):
         """A wrong password is the operator's to mend, not the developers'; nothing of the driver's text."""

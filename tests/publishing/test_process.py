@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 
+import asyncpg
 import pytest
 import pytest_asyncio
 
 from broker.client import BrokerCallError, DeniedError, PolicyText
 from broker.dev.world import World
 from broker.policy.bundle import Bundle
+from tests.published import force
 from tests.replica import Replica, replica
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -78,6 +80,41 @@ async def eventually(look, expected, seconds: float = 30.0) -> None:
     while (found := await look()) != expected:
         assert time.monotonic() < end, found
         await asyncio.sleep(0.2)
+
+
+@pytest.mark.attack("C15")
+async def test_a_version_that_nobody_signed_is_told_to_those_who_mend_it(world):
+    """Who looks for it hears what is wrong, from every call that reads it; and then two persons mend it."""
+    bundle = Bundle.from_directory(world.layout.policies)
+    conn = await asyncpg.connect(world.dsn("broker_admin"))
+    try:
+        number = str(await force(conn, dict(bundle.files.texts), bundle.files.digest))
+    finally:
+        await conn.close()
+    async with world.policy("anna") as anna, world.policy("boris") as boris, world.policy("olga") as olga:
+        status = await olga.status()
+        assert (status.version, status.digest, status.tests_digest) == (number, "", "")
+        assert "no good signature" in status.alert
+        assert status.workers
+        calls = (
+            anna.version(number),
+            anna.version(),
+            anna.roll_back(number, reason="x"),
+            anna.compare(text(world), base_version=number),
+            anna.who_can("customer.email"),
+        )
+        for call in calls:
+            with pytest.raises(BrokerCallError) as refused:
+                await call
+            assert (refused.value.code, refused.value.reason) == ("FAILED_PRECONDITION", "VERSION_INVALID")
+            assert "no good signature" in refused.value.metadata["finding"]
+
+        answer = await anna.roll_back("1", reason="INC-8")
+        assert answer.proposal is not None, answer
+        assert answer.proposal.widens  # nothing is there to compare with
+        approved = await boris.approve(answer.proposal.proposal_id, digest=answer.proposal.digest)
+        status = await olga.status()
+        assert (status.version, status.digest, status.alert) == (approved.version, bundle.files.digest, "")
 
 
 @pytest.mark.attack("C14")

@@ -109,7 +109,7 @@ def status(
 ) -> None:
     """Show which version is in force, which one every worker has, and whether a folder differs from it.
 
-    Ends with 1 where the folder has drifted.
+    Ends with 1 where the folder has drifted, or where what is in force is not what was published.
 
     \b
     Example:
@@ -120,7 +120,8 @@ def status(
 
     bundle = Bundle.from_directory(directory) if directory else None
     found = run(administrator, PolicyClient, lambda client: client.status())
-    drift = _drift(bundle, found.digest, found.tests_digest) if bundle else []
+    readable = bool(found.digest)
+    drift = _drift(bundle, found.digest, found.tests_digest) if bundle and readable else []
     if as_json:
         print_json({**asdict(found), "drift": drift})
     else:
@@ -131,8 +132,13 @@ def status(
             ("worker", "version", "confirmed", "saw the guard"),
             ((w.worker, w.version, w.confirm_time, w.guard_time) for w in found.workers),
         )
-        if bundle and not drift:
+        if bundle and readable and not drift:
             print_line(f"{directory} is what is in force")
+    if bundle and not readable:
+        raise CommandFailedError(
+            f"{directory} cannot be compared: version {found.version} is not what was published",
+            "two persons bring a good version into force over it: broker policy propose, approve",
+        )
     if drift:
         raise CommandFailedError(
             f"{directory} differs from version {found.version}: {', '.join(drift)}",
