@@ -123,13 +123,6 @@ class Publisher:
         self._thorough = thorough
         self._reading = Reading(pool)
 
-    async def examine(
-        self, by: Administrator, bundle: Bundle, *, replaces_tests: bool = False
-    ) -> tuple[str, Examination]:
-        """Examines a bundle against the version in force, without storing it; gives that version too."""
-        version, active = await self._in_force()
-        return version, await self._examine(self._question(bundle, active, by, replaces_tests=replaces_tests))
-
     async def propose(self, by: Administrator, draft: Draft) -> tuple[UUID, Proposal | None, Examination]:
         """Examines a draft and lets it wait for an approver, or publishes it where its author may alone.
 
