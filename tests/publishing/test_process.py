@@ -113,8 +113,12 @@ async def test_a_version_that_nobody_signed_is_told_to_those_who_mend_it(world):
         assert answer.proposal is not None, answer
         assert answer.proposal.widens  # nothing is there to compare with
         approved = await boris.approve(answer.proposal.proposal_id, digest=answer.proposal.digest)
-        status = await olga.status()
-        assert (status.version, status.digest, status.alert) == (approved.version, bundle.files.digest, "")
+
+        async def told() -> tuple[str, str, str]:
+            status = await olga.status()
+            return status.version, status.digest, status.alert
+
+        await eventually(told, (approved.version, bundle.files.digest, ""))  # it looks every second
 
 
 @pytest.mark.attack("C14")
