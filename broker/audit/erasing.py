@@ -7,7 +7,9 @@
 
 If we die before (2), nothing has happened. Between (2) and (3) no agent can reach the person any more, and
 whoever knows the customer's key and the salt still finds the pseudonym; between (3) and (4) the person is
-erased, and the ledger does not say yet that it is done. Running it again goes on from each of these.
+erased, and the ledger does not say yet that it is done. Running it again ends each of these. After (3) nobody
+can tell any more whose the pseudonym is, this run neither: its events name none, and the `begun` that does
+stays without its `done`.
 
 Invariants:
 - nothing in the ledger changes: it holds pseudonyms, so leaves, proofs and counts are what they were;
@@ -38,7 +40,7 @@ class Erased:
     """What was there, and is not any more."""
 
     event_id: UUID
-    pseudonym: str  # nobody's now; "" where the ledger had none
+    pseudonym: str  # nobody's now; "" where the ledger has none, or has it no more
     live_grants: int
     grants: int
     tickets: int
@@ -52,7 +54,7 @@ async def erase(
     customer: str,
     reason: str,
 ) -> Erased:
-    """Unlinks one customer for ever; safe to run again.
+    """Unlinks one customer for ever; safe to run again, and to be run again where it failed.
 
     Args:
         pools: the broker's database as broker_admin and as broker_auditor, the records database as
@@ -92,8 +94,7 @@ async def _unlink(
         [gone] = await conn.fetch(Q.erase_links, customer)
         event = Event(
             id=ids.new(), kind=EventKind.ADMIN, outcome="done", trace_id=by.trace_id, agent=by.agent,
-        tool=by.identity,
-            customer=pseudonym,
+            tool=by.identity, customer=pseudonym,
             detail={"call": "EraseCustomer", "state": state, "why": reason, "revoked": gone["live_grants"],
                     "grants": gone["grants"], "tickets": gone["tickets"], **more},
         )  # fmt: skip

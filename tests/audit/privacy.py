@@ -89,10 +89,12 @@ class Desk:
             "SELECT customer_pseudonym FROM broker_guard.pseudonyms(ARRAY[$1], ARRAY[$2])", customer, ticket
         )
 
-    async def grant(self, agent: str, ticket: str, *, customer: str = CUSTOMER) -> uuid.UUID:
+    async def grant(
+        self, agent: str, ticket: str, *, customer: str = CUSTOMER, conn: asyncpg.Connection | None = None
+    ) -> uuid.UUID:
         """Stores a live grant, as broker.create_grant would."""
         grant = uuid.uuid4()
-        await self.audited.conn.execute(
+        await (conn or self.audited.conn).execute(
             "INSERT INTO broker.access_grant SELECT $1, $2, $3, sha256($4::text::bytea), $5, 'tool', 'print',"
             " $6, $4, $7, 'tp', 'resolve-ticket', 'broker', '{customer.name}', '{clear}', '{}', 1, '',"
             " encode($4::text::bytea, 'hex'), now(), now() + interval '5 minutes', NULL",

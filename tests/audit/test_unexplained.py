@@ -113,6 +113,9 @@ class TestVisits:
             " (ticket_id, feed_id, version, content_hash, last_seq, status, kind, opened_by)"
             " SELECT 'T' || i, 'f', 1, '', 1, 'open', 'general', 'customer' FROM generate_series(1, 9) AS i"
         )
+        await audited.conn.execute(
+            "INSERT INTO broker.ticket_customer SELECT ticket_id, 'C' FROM broker.ticket"
+        )
         return audited
 
     async def _judge_all(self, audited):

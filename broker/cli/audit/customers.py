@@ -82,7 +82,8 @@ def erase(
         say(f"erased: pseudonym {done.pseudonym} is nobody's (decision id {done.decision_id})")
         say(f"  {done.revoked} live grants ended, {done.tickets} tickets unlinked")
     else:
-        say(f"the ledger knew nobody of that key; {done.tickets} tickets unlinked")
+        say("no pseudonym leads to that key: the ledger never had one, or an earlier run has destroyed it")
+        say(f"  {done.revoked} live grants ended, {done.tickets} tickets unlinked")
 
 
 def _read(path: Path) -> list[str]:
