@@ -224,7 +224,7 @@ async def _record(
     *, person: str, asked_by: str, trace_id: str, since: datetime, until: datetime,
 ) -> None:  # fmt: skip
     detail = {
-        "act": "replay",
+        "act": "replayed",  # the question, where it came over the port, is "replay"
         "digest": report.digest,
         "since": since.isoformat(),
         "until": until.isoformat(),

@@ -160,7 +160,7 @@ async def test_a_replay_is_on_the_ledger_itself(company):
     new = draft(company, wider=True)
     async with span(company) as again:
         await live_through(company)
-        report = await again(new)
+        report = await again(new, person="https://admins.example|anna")
     auditor = await company.auditor()
     leaf = json.loads(
         await auditor.fetchval(
@@ -169,7 +169,8 @@ async def test_a_replay_is_on_the_ledger_itself(company):
         )
     )
 
-    assert leaf["detail"]["act"] == "replay"
+    assert leaf["agent"] == "https://admins.example|anna"
+    assert leaf["detail"]["act"] == "replayed", "what came of it; that somebody asked is another event"
     assert leaf["detail"]["digest"] == new.digest
     assert (leaf["detail"]["decisions"], leaf["detail"]["changed"]) == (report.decisions, report.changed)
     assert leaf["detail"]["customers_newly_reachable"] == 3
