@@ -5,7 +5,9 @@ import io
 import json
 import random
 import re
-from itertools import combinations, product
+from dataclasses import replace
+from hashlib import sha256
+from itertools import combinations, count, product
 
 import casbin
 import pytest
@@ -17,7 +19,7 @@ from broker.policy import PolicyFiles, load
 from broker.policy.engine import words_adapter
 from broker.policy.everywhere import ADD_UP, PAIRS_DIFFER, default_role_sets, space_of
 from broker.policy.matrix import as_csv, as_html, as_mapping, as_text, matrix
-from broker.policy.matrix.text import name_of_rule
+from broker.policy.matrix.text import names_of
 from tests.policy import matrix_reader, naive
 from tests.policy.random_policies import CATALOG, nestings, policy_of, rules
 from tests.policy.sample import POLICIES, RULES, TEXTS, small
@@ -275,8 +277,22 @@ class TestForms:
 
         assert as_text(matrix(moved)) != as_text(matrix(small()))
         assert as_text(matrix(moved), golden=True) == as_text(matrix(small()), golden=True)
-        names = {name_of_rule(rule) for rule in STARTING.book.rules}
-        assert len(names) == len(STARTING.book.rules)
+
+    def test_names_that_begin_alike(self):
+        """Two rules are never called the same; where six digits would be, both have more, and they alone."""
+        one = STARTING.book.rules[0]
+        seen = {}
+        for number in count():
+            made = replace(one, line=number, role=f"r{number}")
+            words = ",".join(made.words)
+            if (other := seen.setdefault(sha256(words.encode()).hexdigest()[:6], made)) is not made:
+                break
+        names = names_of([made, other, one])
+
+        assert names[made][:6] == names[other][:6], "the control arm: six digits are not enough"
+        assert not names[made].startswith(names[other])
+        assert not names[other].startswith(names[made])
+        assert len(names[one]) == 6
 
 
 class TestCommand:
@@ -285,6 +301,12 @@ class TestCommand:
         for name, text in PolicyFiles.from_directory(POLICIES).texts.items():
             (tmp_path / name).write_text(text, "utf-8")
         return tmp_path
+
+    def test_update_and_check_are_two_questions(self, folder, capsys):
+        """Together they would always agree: nothing is written, and nothing passes."""
+        assert run(["policy", "matrix", str(folder), "--update", "--check"]) == 2
+        assert "--check" in capsys.readouterr().err
+        assert not (folder / "access_matrix.txt").exists()
 
     def test_update_then_check(self, folder, capsys):
         """What --update writes, --check finds; after a change of rules it fails and shows the difference."""

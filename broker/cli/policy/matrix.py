@@ -59,6 +59,8 @@ def matrix(
     from broker.policy.matrix import as_csv, as_html, as_mapping, as_text
     from broker.policy.matrix import matrix as make
 
+    if update and check:
+        raise StartupError("--update writes what --check would compare: ask for one of them")
     if (update or check) and roles:
         raise StartupError(f"{GOLDEN} holds the roles of the policy: leave out --roles")
     _, policy = read(directory, thorough=False)

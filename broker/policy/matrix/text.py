@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 
 from broker.policy.aloud import ending, places
 from broker.policy.everywhere import name_of
@@ -29,6 +31,9 @@ COLUMNS = (
     "rule",
 )
 
+SHORTEST_NAME = 6
+"""Fewest digits of a rule's name."""
+
 
 def as_text(matrix: Matrix, *, golden: bool = False) -> str:
     """Writes the matrix as text.
@@ -38,7 +43,9 @@ def as_text(matrix: Matrix, *, golden: bool = False) -> str:
         golden: name rules by what they say and not by their line, with a list of them at the end, so
             that a rule added above changes no row but its own.
     """
-    name = _names if golden else places
+    rules = {rule for section in matrix.sections for row in section.rows for rule in row.rules}
+    names = names_of(rules)
+    name = partial(_named, names) if golden else places
     tables = [[COLUMNS, *(_cells(matrix, row, name) for row in section.rows)] for section in matrix.sections]
     widths = [max(len(line[i]) for table in tables for line in table) for i in range(len(COLUMNS))]
     lines = [HEAD, "#", *(f"# {line}" for line in _wrapped(matrix.note))]
@@ -54,8 +61,7 @@ def as_text(matrix: Matrix, *, golden: bool = False) -> str:
             lines.append(_line(cells, widths))
     if golden:
         lines += ["", "== rules =="]
-        rules = {rule for section in matrix.sections for row in section.rows for rule in row.rules}
-        lines += sorted(f"{name_of_rule(rule)}  p, {', '.join(rule.words)}" for rule in rules)
+        lines += sorted(f"{names[rule]}  p, {', '.join(rule.words)}" for rule in rules)
     return "\n".join(lines) + "\n"
 
 
@@ -65,13 +71,22 @@ def title(section: Section) -> str:
     return f"{names} (includes {', '.join(sorted(section.includes))})" if section.includes else names
 
 
-def name_of_rule(rule: Rule) -> str:
-    """Names a rule by its words, which no other rule has: six hex digits of their SHA-256."""
-    return hashlib.sha256(",".join(rule.words).encode()).hexdigest()[:6]
+def names_of(rules: Collection[Rule]) -> dict[Rule, str]:
+    """Names rules by their words: as many hex digits of their SHA-256 as no other of them begins with."""
+    digests = {rule: hashlib.sha256(",".join(rule.words).encode()).hexdigest() for rule in rules}
+    names: dict[Rule, str] = {}
+    length = SHORTEST_NAME
+    while len(names) < len(digests):
+        alike = Counter(digest[:length] for digest in digests.values())
+        for rule, digest in digests.items():
+            if alike[digest[:length]] == 1:
+                names.setdefault(rule, digest[:length])
+        length += 1
+    return names
 
 
-def _names(rules: Sequence[Rule]) -> str:
-    return ", ".join(sorted(name_of_rule(rule) + ending(rule) for rule in rules))
+def _named(names: Mapping[Rule, str], rules: Sequence[Rule]) -> str:
+    return ", ".join(sorted(names[rule] + ending(rule) for rule in rules))
 
 
 def _cells(matrix: Matrix, row: Row, name: Callable[[Sequence[Rule]], str]) -> tuple[str, ...]:
