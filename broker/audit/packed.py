@@ -75,6 +75,10 @@ belongs here is what the broker's signature says; the whole log shows it.
 """
 
 
+class PackUnreadableError(LogInvalidError):
+    """It is no archive at all."""
+
+
 @dataclass(frozen=True, slots=True)
 class PackVerdict:
     """A pack that holds."""
@@ -141,13 +145,19 @@ def verify_pack(
     """Checks a pack from beginning to end.
 
     Raises:
+        PackUnreadableError: it is none, so there is nothing to check.
         LogInvalidError: it does not hold; says what.
+        OSError: the file cannot be read.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        archive = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError) as exc:
+        raise PackUnreadableError("This is not a pack: it is no archive, or one that was cut off.") from exc
+    try:
+        with archive:
             return _Reader(archive, anchors, progress).verdict()
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as exc:
-        raise LogInvalidError("This is not a pack, or a damaged one.") from exc
+        raise LogInvalidError("The pack is damaged: a member is not what was packed.") from exc
     except (ValueError, KeyError, TypeError, RecursionError) as exc:
         raise LogInvalidError("The pack cannot be read: a member is not what it should be.") from exc
 

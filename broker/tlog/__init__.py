@@ -14,7 +14,7 @@ Invariants:
 - the database is not believed: `verify` recomputes everything from its bytes and from what is published.
 """
 
-from broker.tlog.checkpoint import Checkpoint, LogInvalidError, TrustedKeys
+from broker.tlog.checkpoint import Checkpoint, LogInvalidError, NotPublishedError, TrustedKeys
 from broker.tlog.continuity import LossError, Memory, check_head, read_past
 from broker.tlog.cosigning import attach
 from broker.tlog.database import Head, TreeTable
@@ -46,6 +46,7 @@ __all__ = [
     "LogState",
     "LossError",
     "Memory",
+    "NotPublishedError",
     "Proof",
     "Published",
     "Sequencer",

@@ -22,6 +22,10 @@ class LogInvalidError(Exception):
     """What was read of a log is not what the log says of itself; the message is a whole sentence."""
 
 
+class NotPublishedError(LogInvalidError):
+    """Nothing can be said of it yet: the sequencer has not come to it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """The log at one size."""

@@ -8,7 +8,7 @@ from uuid import UUID
 from broker.database import Connection, queries, translated
 from broker.merkle import consistency_proof, inclusion_proof
 from broker.note import VerifierKey
-from broker.tlog.checkpoint import LogInvalidError
+from broker.tlog.checkpoint import LogInvalidError, NotPublishedError
 from broker.tlog.proof import ConsistencyProof, InclusionProof
 from broker.tlog.published import newest_checkpoint, read_hashes, read_root
 from broker.tlog.storage import Storage
@@ -37,7 +37,7 @@ async def prove_inclusion(
     if row is None:
         raise LogInvalidError("No event has that id, or it was dropped with its partition.")
     if row["seq"] is None or row["seq"] >= found.checkpoint.size:
-        raise LogInvalidError("The event is not published yet; try again in a second.")
+        raise NotPublishedError("The event is not published yet; try again in a second.")
     size = found.checkpoint.size
     path = await read_hashes(storage, inclusion_proof(row["seq"], size), size, size)
     proof = InclusionProof(row["leaf"], row["seq"], tuple(path), found.note, tuple(rotations))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import re
 import uuid
@@ -75,7 +76,9 @@ def test_a_receipt_is_found_in_the_log(broker, read, company, tmp_path):
     """The disclosure of a receipt is in the log; one that is not is told."""
     assert broker("audit", "verify", "--receipt", read).code == 0
     forged = json.loads(read.read_text())
-    forged["receipt"]["leaf"] = "e30="
+    leaf = json.loads(base64.b64decode(forged["receipt"]["leaf"]))
+    leaf["agent"] = "https://idp.broker.dev|mallory"
+    forged["receipt"]["leaf"] = base64.b64encode(json.dumps(leaf).encode()).decode()
     (tmp_path / "forged.json").write_text(json.dumps(forged))
     assert broker("audit", "verify", "--receipt", tmp_path / "forged.json").code == 1
 

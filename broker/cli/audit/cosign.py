@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from broker.cli.audit.options import Json, Witnesses, log_keys, read_file, read_keys, storage
+from broker.cli.audit.inputs import read_checkpoint
+from broker.cli.audit.options import Json, Witnesses, log_keys, read_witnesses, storage
 from broker.cli.output import CommandFailedError, print_json, say
 from broker.errors import StartupError
 from broker.settings import Settings, read_settings
 
 if TYPE_CHECKING:
     from broker.note import VerifierKey
-
-MOST_BYTES = 1 << 20
 
 
 def cosign(
@@ -37,10 +36,10 @@ def cosign(
       broker audit cosign cosigned --witness witness.pub
     """
     settings = read_settings("admin_dsn", "tlog_dir", "tlog_keys_dir")
-    witnesses = read_keys(witness)
+    witnesses = read_witnesses(witness)
     if not witnesses:
         raise StartupError("give the witness's public key: --witness")
-    text = read_file(file, MOST_BYTES).decode("utf-8", "replace")
+    text = read_checkpoint(file)
     size, published = asyncio.run(_cosign(settings, witnesses, text))
     if as_json:
         print_json({"size": size, "published": published})

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from broker.cli.output import CommandFailedError, say
+from broker.cli.output import say
 from broker.errors import StartupError
 from broker.settings import Settings
 
@@ -61,6 +61,20 @@ def read_keys(texts: Sequence[str] | None) -> list[VerifierKey]:
     return found
 
 
+def read_witnesses(texts: Sequence[str] | None) -> list[VerifierKey]:
+    """Reads witnesses' public keys, or the files with them.
+
+    Raises:
+        StartupError: one is no key, or not a witness's.
+    """
+    from broker.note import COSIGNATURE
+
+    found = read_keys(texts)
+    if others := [key.name for key in found if key.algorithm != COSIGNATURE]:
+        raise StartupError(f"--witness: the key of {others[0]} is not a witness's, but a log's")
+    return found
+
+
 def anchors(texts: Sequence[str] | None, settings: Settings) -> list[VerifierKey]:
     """Gives the keys to trust: those of the command line, else this broker's own.
 
@@ -90,6 +104,18 @@ def storage(settings: Settings) -> Directory:
     if settings.tlog_dir is None:
         raise StartupError("settings are missing: BROKER_TLOG_DIR")
     return Directory(settings.tlog_dir)
+
+
+def published(settings: Settings) -> Directory:
+    """Opens what is published, to read it.
+
+    Raises:
+        StartupError: there is no such folder: that is a setting, not a log that lacks something.
+    """
+    found = storage(settings)
+    if not found.folder.is_dir():
+        raise StartupError(f"BROKER_TLOG_DIR: {found.folder} is not a folder")
+    return found
 
 
 @asynccontextmanager
@@ -134,16 +160,3 @@ async def auditor(
 def who() -> str:
     """Names the caller as the ledger does."""
     return f"os:{getpass.getuser()}"
-
-
-def read_file(path: Path, most: int) -> bytes:
-    """Reads a file that somebody else made.
-
-    Raises:
-        CommandFailedError: it cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return file.read(most + 1)
-    except OSError as exc:
-        raise CommandFailedError(f"{path}: {exc.strerror}") from None

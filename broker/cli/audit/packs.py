@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 import typer
 
 from broker.cli.audit import filters
+from broker.cli.audit.inputs import judging
 from broker.cli.audit.options import Json, Keys, log_keys, read_keys, storage
 from broker.cli.output import CommandFailedError, Progress, print_json, progress, say
 from broker.cli.persons import Administrator, run
@@ -119,6 +120,7 @@ def _explained(path: Path) -> Iterator[None]:
         raise CommandFailedError(f"{exc.filename or path}: {exc.strerror or type(exc).__name__}") from None
 
 
+@judging()
 def verify_pack(
     file: Annotated[Path, typer.Argument(metavar="PACK", help="As `broker audit exposure --pack` wrote it.")],
     key: Keys = None,
@@ -127,12 +129,14 @@ def verify_pack(
     """Verify a notification pack with the public key alone.
 
     Offline: no database, no broker, no settings. The signature, the digests, the proof of every event, and
-    the list and counts made again from the events. Exit code 1 where anything does not hold.
+    the list and counts made again from the events. Exit codes: 0 it holds, 1 it does not, 2 nothing was
+    judged, as where the file is missing or no pack.
 
     \b
     Example:
       broker audit verify-pack incident.zip --key log.pub
     """
+    from broker.audit.packed import PackUnreadableError
     from broker.audit.packed import verify_pack as verify
 
     keys = read_keys(key)
@@ -142,7 +146,9 @@ def verify_pack(
         with progress("Checking the pack") as told:
             verdict = verify(file, keys, told)
     except OSError as exc:
-        raise CommandFailedError(f"{file}: {exc.strerror}") from None
+        raise StartupError(f"{file}: {exc.strerror}") from None
+    except PackUnreadableError as exc:
+        raise StartupError(f"{file}: {exc}") from None
     totals = verdict.report["totals"]
     if as_json:
         print_json({"holds": True, "origin": verdict.origin, "size": verdict.size,

@@ -11,15 +11,16 @@ from uuid import UUID
 
 import typer
 
+from broker.cli.audit.inputs import judging, read_checkpoint, read_proof
 from broker.cli.audit.options import (
     Json,
     Keys,
     Witnesses,
     anchors,
     auditor,
-    read_file,
+    published,
     read_keys,
-    storage,
+    read_witnesses,
 )
 from broker.cli.output import CommandFailedError, print_json, print_line, say
 from broker.cli.persons import Administrator, run
@@ -96,6 +97,7 @@ def prove_consistency(
     print_json(proof.as_json())
 
 
+@judging()
 def verify_proof(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="As `broker audit prove` printed it.")],
     key: Keys = None,
@@ -111,21 +113,23 @@ def verify_proof(
     """Verify a proof with the public key alone.
 
     Offline: no database, no broker, no settings. With --witness the checkpoint must carry that
-    witness's cosignature.
+    witness's cosignature. Exit codes: 0 it holds, 1 it does not, 2 nothing was judged, as where the file is
+    missing or no proof.
 
     \b
     Example:
       broker audit verify-proof proof.json --key log.pub
     """
-    from broker.tlog import InclusionProof, TrustedKeys, cosigned_by, read_proof
-    from broker.tlog.proof import MOST_BYTES, parse_rotations
+    from broker.tlog import InclusionProof, TrustedKeys, cosigned_by
+    from broker.tlog.proof import parse_rotations
 
     keys = read_keys(key)
     if not keys:
         raise StartupError("give the log's public key: --key, or BROKER_LOG_KEY")
-    proof = read_proof(read_file(file, MOST_BYTES))
+    witnesses = read_witnesses(witness)
+    proof = read_proof(file)
+    begin = read_checkpoint(checkpoint) if checkpoint is not None else None
     found = proof.verify(keys)
-    witnesses = read_keys(witness)
     times = cosigned_by(proof.checkpoint, witnesses)
     if missing := [each.name for each in witnesses if each.name not in times]:
         raise CommandFailedError(f"the checkpoint is not cosigned by {', '.join(missing)}")
@@ -135,9 +139,8 @@ def verify_proof(
     else:
         answer = {"proves": "consistency", "old_size": proof.old_size}
         sentence = f"the log of size {found.size} continues that of size {proof.old_size}"
-        if checkpoint is not None:
-            trusted = TrustedKeys(keys, parse_rotations(proof.rotations))
-            kept = trusted.open(read_file(checkpoint, MOST_BYTES).decode("utf-8", "replace"))
+        if begin is not None:
+            kept = TrustedKeys(keys, parse_rotations(proof.rotations)).open(begin)
             if (kept.size, kept.root) != (proof.old_size, proof.old_root):
                 raise CommandFailedError("the proof begins at another checkpoint than the one that you kept")
     answer |= {"size": found.size, "origin": found.origin, "cosigned": times}
@@ -158,10 +161,10 @@ def _over_port(
 ) -> Proof:
     """Lets the broker prove it; verifies that where a key is given, so that nothing else is printed."""
     from broker.client import AuditClient
-    from broker.tlog import read_proof
+    from broker.tlog import read_proof as parse
 
     keys = read_keys(key)
-    proof = read_proof(run(administrator, AuditClient, ask).encode())
+    proof = parse(run(administrator, AuditClient, ask).encode())
     if keys:
         proof.verify(keys)
     return proof
@@ -171,7 +174,7 @@ async def _prove(settings: Settings, keys: list[VerifierKey], event_id: UUID) ->
     from broker.tlog import prove_inclusion
 
     async with auditor(settings, "audit prove", {"event": str(event_id)}) as conn:
-        return await prove_inclusion(conn, storage(settings), keys, event_id)
+        return await prove_inclusion(conn, published(settings), keys, event_id)
 
 
 async def _consistency(
@@ -180,4 +183,4 @@ async def _consistency(
     from broker.tlog import prove_consistency as consistency
 
     async with auditor(settings, "audit prove-consistency", {"old": old, "new": new}) as conn:
-        return await consistency(conn, storage(settings), keys, old, new)
+        return await consistency(conn, published(settings), keys, old, new)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +11,8 @@ from uuid import UUID
 
 import typer
 
-from broker.cli.audit.options import Json, Keys, anchors, auditor, read_file, storage
+from broker.cli.audit.inputs import judging, read_checkpoint, read_jwks, read_receipt
+from broker.cli.audit.options import Json, Keys, anchors, auditor, published
 from broker.cli.output import CommandFailedError, print_json, print_line, progress, say
 from broker.settings import Settings, read_settings
 
@@ -22,12 +21,12 @@ if TYPE_CHECKING:
     from broker.tlog import InclusionProof, Verification
 
 MOST_SHOWN = 20
-MOST_BYTES = 4 << 20
 
 VERIFY_SECONDS = 600.0
 """Longest statement over the whole ledger, and longest wait for what is published, within its transaction."""
 
 
+@judging()
 def verify(
     key: Keys = None,
     checkpoint: Annotated[
@@ -48,8 +47,8 @@ def verify(
     Every event's bytes, columns and time; every leaf, tile, kept checkpoint and signature. Keep checkpoints
     outside (a copy of the published file `checkpoint`): only those show a log that was rewritten by somebody
     who has the database, the storage and the key. It reads every event, so it has no form over the admin
-    port: it runs as broker_auditor (BROKER_AUDITOR_DSN, and BROKER_TLOG_DIR). Exit code 1 where anything does
-    not fit.
+    port: it runs as broker_auditor (BROKER_AUDITOR_DSN, and BROKER_TLOG_DIR). Exit codes: 0 it holds, 1 it
+    does not, 2 nothing was judged, as where a file is missing or the database does not answer.
 
     \b
     Example:
@@ -103,36 +102,25 @@ async def _verify(
 ) -> Verification:
     from broker.tlog import Verifier, trusted_keys
 
-    published = storage(settings)
-    trusted = await trusted_keys(published, keys)
-    checkpoints = [trusted.open(read_file(path, MOST_BYTES).decode("utf-8", "replace")) for path in kept]
+    texts = [read_checkpoint(path) for path in kept]
+    log = published(settings)
+    trusted = await trusted_keys(log, keys)
+    checkpoints = [trusted.open(text) for text in texts]
     async with auditor(settings, "audit verify", {}, seconds=VERIFY_SECONDS) as conn:
-        return await Verifier(conn, published, trusted, kept=checkpoints, progress=tell).run()
+        return await Verifier(conn, log, trusted, kept=checkpoints, progress=tell).run()
 
 
 def _verify_receipt(
     settings: Settings, keys: list[VerifierKey], path: Path, jwks: Path | None, *, as_json: bool
 ) -> None:
-    from broker.client import Receipt, verify_receipt
+    from broker.client import ReceiptInvalidError, verify_receipt
 
-    try:
-        found = json.loads(read_file(path, MOST_BYTES))
-        found = found.get("receipt", found)
-        receipt = Receipt(
-            base64.b64decode(found["leaf"], validate=True),
-            found["leaf_index"],
-            found["tree_size"],
-            tuple(base64.b64decode(each, validate=True) for each in found["path"]),
-            found["signed_root"],
-        )
-        event_id = UUID(json.loads(receipt.leaf)["id"])
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise CommandFailedError(
-            f"{path}: not a receipt",
-            "it is what `broker access read --json` prints, or the object `receipt` in it",
-        ) from None
+    receipt, event_id = read_receipt(path)
     if jwks is not None:
-        verify_receipt(receipt, read_file(jwks, MOST_BYTES).decode("utf-8", "replace"))
+        try:
+            verify_receipt(receipt, read_jwks(jwks))
+        except ReceiptInvalidError as exc:
+            raise CommandFailedError(f"the receipt does not hold: {exc}") from None
     proof = asyncio.run(_find(settings, keys, receipt.leaf, event_id))
     if as_json:
         print_json(proof.as_json())
@@ -144,4 +132,4 @@ async def _find(settings: Settings, keys: list[VerifierKey], leaf: bytes, event_
     from broker.tlog import find_leaf
 
     async with auditor(settings, "audit verify receipt", {"event": str(event_id)}) as conn:
-        return await find_leaf(conn, storage(settings), keys, leaf, event_id)
+        return await find_leaf(conn, published(settings), keys, leaf, event_id)
