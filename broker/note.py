@@ -124,20 +124,6 @@ class FileNoteSigner:
         return self._private.sign(text.encode())
 
 
-class Witness:
-    """Cosigns checkpoints as a witness does; for tests and for those who run one."""
-
-    def __init__(self, name: str, private: Ed25519PrivateKey) -> None:
-        """Holds the key under a name."""
-        self.key = VerifierKey(name, COSIGNATURE, private.public_key().public_bytes_raw())
-        self._private = private
-
-    def cosign(self, text: str, time: int) -> Signature:
-        """Says that at `time` (POSIX seconds) this was the latest checkpoint it knew."""
-        data = time.to_bytes(_TIME_SIZE, "big") + self._private.sign(_cosigned(text, time))
-        return Signature(self.key.name, self.key.key_id, data)
-
-
 @dataclass(frozen=True, slots=True)
 class Signature:
     """One signature line."""
@@ -183,20 +169,27 @@ class Note:
 
         A signature that names a key and does not hold spoils nothing but itself.
         """
+        return [key for key in keys if self.signatures_of(key)]
+
+    def signatures_of(self, key: VerifierKey) -> list[Signature]:
+        """Gives the signatures that hold under a key."""
         return [
-            key
-            for key in keys
-            if any(
-                signature.name == key.name
-                and signature.key_id == key.key_id
-                and key.verifies(self.text, signature.data)
-                for signature in self.signatures
-            )
+            signature
+            for signature in self.signatures
+            if signature.name == key.name
+            and signature.key_id == key.key_id
+            and key.verifies(self.text, signature.data)
         ]
 
     def with_signatures(self, more: Sequence[Signature]) -> Note:
-        """Adds signatures that are not there yet."""
+        """Adds signatures that are not there yet.
+
+        Raises:
+            NoteInvalidError: nobody would read a note with so many.
+        """
         fresh = tuple(signature for signature in more if signature not in self.signatures)
+        if len(self.signatures) + len(fresh) > MOST_SIGNATURES:
+            raise NoteInvalidError(f"a note has at most {MOST_SIGNATURES} signatures")
         return replace(self, signatures=(*self.signatures, *fresh))
 
 

@@ -24,7 +24,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from uuid import UUID
@@ -80,7 +80,6 @@ class _OvertakenError(Exception):
 class LogState:
     """What metrics and readiness tell of the log."""
 
-    leads: bool = False
     size: int = 0
     unpublished: int = 0  # leaves
     lag: float = 0.0  # seconds since everything that was there was published
@@ -169,7 +168,8 @@ class Sequencer:
             else:
                 self._tree = None
                 self._caught_up_at = self._monotonic()
-                self._tell(replace(LogState(), size=(await table.head()).size))
+                head = await table.head()
+                self._tell(LogState(size=head.size, stopped=head.stopped))
             pause = self._interval if leads and not self.state.problem else RETRY
             await _wait(stop, max(LEAST_PAUSE, pause - (self._monotonic() - began)))
 
@@ -284,25 +284,27 @@ class Sequencer:
         if tree.published.size == tree.edge.size:
             return
         edge = tree.published.copy()
-        finished: list[Tile] = []
         async for hashes in table.hashes(edge.size, tree.edge.size):
-            full = edge.extend(hashes)
-            await self._storage.put([(tile.id.path, tile.data) for tile in full])
-            finished += full
+            await self._put(edge.extend(hashes))
         if edge.root() != tree.root:
             raise LossError("The leaves in the database do not give the root that was signed.")
-        await self._storage.put([(tile.id.path, tile.data) for tile in edge.partial()])
+        await self._put(edge.partial())
         self._at_step(Step.TILES)  # (4)
         before = None if tree.published_note is None else tree.published_note.encode()
         if not await self._storage.swap(CHECKPOINT, tree.note.encode(), replaces=before):
             raise _OvertakenError
+        unfinished = {tile.id.whole for tile in edge.partial()}
+        outgrown = [tile.id.whole for tile in tree.published.partial() if tile.id.whole not in unfinished]
         tree.published, tree.published_note = edge, tree.note
         await self._memory.keep(tree.note)
         self._at_step(Step.PUBLISH)  # (5)
         # If we die here, they stay and harm nobody.
-        for tile in finished:
-            await self._storage.forget(f"{tile.id.path}.p")
+        for tile in outgrown:
+            await self._storage.forget(f"{tile.path}.p")
         self._at_step(Step.TIDY)  # (6)
+
+    async def _put(self, tiles: Sequence[Tile]) -> None:
+        await self._storage.put([(tile.id.path, tile.data) for tile in tiles])
 
     async def _publish_rotations(self, tree: _Tree) -> None:
         """Publishes the records of rotation before the first checkpoint that needs them."""
@@ -318,7 +320,6 @@ class Sequencer:
     def _described(self, *, stopped: bool, problem: str = "") -> LogState:
         tree = self._tree
         return LogState(
-            leads=True,
             size=tree.edge.size if tree else self.state.size,
             unpublished=tree.edge.size - tree.published.size if tree else self.state.unpublished,
             lag=self._monotonic() - self._caught_up_at if problem else 0.0,
@@ -326,8 +327,9 @@ class Sequencer:
             problem=problem,
         )
 
-    def _failed(self, problem: str, *, stopped: bool = False) -> None:
+    def _failed(self, problem: str, *, stopped: bool | None = None) -> None:
         self._on_failure()
+        stopped = self.state.stopped if stopped is None else stopped  # nobody knows of a change
         self._tell(self._described(stopped=stopped, problem=problem))
 
     def _tell(self, state: LogState) -> None:

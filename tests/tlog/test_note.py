@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from broker.note import FileNoteSigner, Note, NoteInvalidError, VerifierKey, Witness, sign
+from broker.note import FileNoteSigner, Note, NoteInvalidError, VerifierKey, sign
+from tests.tlog.witness import Witness
 
 GO_KEY = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"
 GO_NOTE = (
@@ -50,7 +51,7 @@ def test_a_signature_under_another_name_is_none():
 
 def test_a_witness_cosigns_with_its_time():
     """A cosignature holds for its time, and falls when time or text are changed."""
-    witness = Witness("witness.test", Ed25519PrivateKey.from_private_bytes(b"3" * 32))
+    witness = Witness("witness.test", b"3" * 32)
     note = sign("a\n", SIGNER)
     cosignature = witness.cosign(note.text, 1_700_000_000)
     cosigned = Note.parse(str(note.with_signatures([cosignature])))

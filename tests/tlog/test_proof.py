@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.merkle import leaf_hash, root_of
-from broker.note import FileNoteSigner, Witness, sign
+from broker.note import FileNoteSigner, Note, Signature, sign
 from broker.tlog import (
     Checkpoint,
     InclusionProof,
@@ -25,6 +25,7 @@ from broker.tlog import (
     read_proof,
 )
 from tests.tlog.conftest import COUNT
+from tests.tlog.witness import Witness
 
 SIGNER = FileNoteSigner("broker.test/ledger", Ed25519PrivateKey.from_private_bytes(b"1" * 32))
 OTHER = FileNoteSigner("broker.test/ledger", Ed25519PrivateKey.from_private_bytes(b"2" * 32))
@@ -172,13 +173,13 @@ class TestFromTheLog:
 class TestCosignatures:
     async def test_attached_kept_and_proved(self, full, auditor):
         """A witness's cosignature is published with the checkpoint, kept, and counts in proofs."""
-        witness = Witness("witness.test", Ed25519PrivateKey.from_private_bytes(b"3" * 32))
+        witness = Witness("witness.test", b"3" * 32)
         keys = TrustedKeys.of(full.keys.load())
         found, _ = await newest_checkpoint(full.storage, keys.keys)
         note = type(sign("x\n", SIGNER)).parse(found.note)
         cosigned = str(note.with_signatures([witness.cosign(note.text, 1_700_000_000)]))
         assert cosigned_by(found.note, [witness.key]) == {}
-        assert await attach(full.admin, full.storage, keys, cosigned)
+        assert await attach(full.admin, full.storage, keys, [witness.key], cosigned)
         proof = await prove_inclusion(auditor, full.storage, keys.keys, full.events[0])
 
         assert cosigned_by(proof.checkpoint, [witness.key]) == {"witness.test": 1_700_000_000}
@@ -188,6 +189,43 @@ class TestCosignatures:
         )
         await full.integrate(1)  # the sequencer goes on over it
         assert (await full.published()).size == COUNT + 1
-        assert not await attach(full.admin, full.storage, keys, cosigned)
+        assert not await attach(full.admin, full.storage, keys, [witness.key], cosigned)
         with pytest.raises(LogInvalidError):
             cosigned_by(found.note, [SIGNER.key])
+
+    @pytest.mark.parametrize("hostile", [True, False])
+    async def test_a_hostile_witness_publishes_nothing_of_its_own(self, full, hostile):
+        """A legal note full of other signatures: the witness's is taken over, and everybody reads on."""
+        witnesses = [Witness(f"witness{n}.test", bytes([n]) * 32) for n in (3, 4)]
+        keys = TrustedKeys.of(full.keys.load())
+        for at, witness in enumerate(witnesses, 1_700_000_000):
+            note = Note.parse((full.folder / "log" / "checkpoint").read_text())
+            junk = [Signature("junk", b"junk", bytes([n, at % 256])) for n in range(97)] if hostile else []
+            cosigned = str(note.with_signatures([witness.cosign(note.text, at), *junk]))
+            assert await attach(full.admin, full.storage, keys, [witness.key], cosigned)
+
+        shown = Note.parse((full.folder / "log" / "checkpoint").read_text())
+        assert [each.name for each in shown.signatures] == [
+            full.keys.origin,
+            "witness3.test",
+            "witness4.test",
+        ]
+        kept = await full.superuser.fetchval("SELECT note FROM broker.tlog_checkpoint WHERE size = $1", COUNT)
+        assert Note.parse(kept).signatures == shown.signatures
+        await full.integrate(1)
+        assert (await full.published()).size == COUNT + 1
+
+    async def test_more_signatures_than_anybody_reads_are_refused(self, full):
+        """A witness that signs again and again fills the note; the one that is published stays readable."""
+        witness = Witness("witness.test", b"3" * 32)
+        keys = TrustedKeys.of(full.keys.load())
+        note = Note.parse((full.folder / "log" / "checkpoint").read_text())
+        cosigned = str(note.with_signatures([witness.cosign(note.text, at) for at in range(99)]))
+        assert await attach(full.admin, full.storage, keys, [witness.key], cosigned)
+        again = str(note.with_signatures([witness.cosign(note.text, 100)]))
+        with pytest.raises(LogInvalidError, match="at most 100"):
+            await attach(full.admin, full.storage, keys, [witness.key], again)
+        with pytest.raises(LogInvalidError, match="None of the witnesses"):
+            await attach(full.admin, full.storage, keys, [], again)
+
+        assert (await full.published()).size == COUNT

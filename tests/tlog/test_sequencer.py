@@ -61,6 +61,18 @@ class FullDisk(Directory):
         return await super().swap(name, data, replaces=replaces)
 
 
+class Recording(Directory):
+    """A storage that remembers what it was told to forget."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.forgotten: list[str] = []
+
+    async def forget(self, prefix):
+        self.forgotten.append(prefix)
+        await super().forget(prefix)
+
+
 class TestRound:
     async def test_an_empty_ledger_publishes_nothing(self, log):
         """No leaf, no checkpoint, and no problem."""
@@ -317,6 +329,23 @@ class TestStorage:
         assert await log.storage.read("checkpoint") == b"2"
         assert sorted(path.name for path in (log.folder / "log").iterdir()) == [".lock", "checkpoint"]
 
+    async def test_only_what_was_unfinished_is_tidied(self, log):
+        """However much is published at once, what was finished at once leaves nothing to remove."""
+        storage = Recording(log.folder / "log")
+        await log.append(300)
+        await log.sequencer(storage=storage).round(TreeTable(log.admin))
+        assert storage.forgotten == []
+        await log.append(600)
+        await log.sequencer(storage=storage).round(TreeTable(log.admin))
+
+        assert storage.forgotten == ["tile/0/001.p"]
+        assert sorted(path.name for path in (log.folder / "log" / "tile" / "0").iterdir()) == [
+            "000",
+            "001",
+            "002",
+            "003.p",
+        ]
+
     async def test_a_foreign_tile_is_a_problem_not_an_outage(self, log):
         """A tile with other content stops the publication, which is told; appends and leaves go on."""
         await log.integrate(3)
@@ -350,7 +379,7 @@ class TestRun:
         await task
 
         assert (await log.published()).root == await log.root()
-        assert states[-1].leads
+        assert (states[-1].size, states[-1].unpublished) == (4, 0)
 
     async def test_no_database_is_told(self, log):
         """Without a database it says so and keeps trying."""
@@ -361,3 +390,24 @@ class TestRun:
 
         assert sequencer.state.problem.startswith("The database does not answer")
         assert failures == [1]
+
+    async def test_a_lost_database_does_not_end_what_it_had_stopped(self, log):
+        """Appends that are stopped are stopped while nobody can ask, too, and on brokers that do not lead."""
+        await log.integrate(3)
+        await TreeTable(log.admin).stop()
+        sequencer = log.sequencer()
+        await sequencer.round(TreeTable(log.admin))
+        assert sequencer.state.stopped
+        stop = asyncio.Event()
+        lost = log.sequencer(on_state=lambda _: stop.set())
+        lost.state, lost._dsn = sequencer.state, "postgresql://nobody:x@127.0.0.1:1/x"
+        await asyncio.wait_for(lost.run(stop), 10)
+        assert lost.state.problem.startswith("The database does not answer")
+        assert lost.state.stopped
+
+        stop.clear()
+        async with administrator(log) as leader:
+            assert await TreeTable(leader).lead()
+            waiting = log.sequencer(on_state=lambda _: stop.set())
+            await asyncio.wait_for(waiting.run(stop), 10)
+        assert (waiting.state.size, waiting.state.stopped) == (3, True)

@@ -22,8 +22,8 @@ def accept_loss(
 ) -> None:
     """Accept what a restored database lacks; go on.
 
-    The database lacks published events, so appends are stopped.     The published leaves stay in the log,
-    so no checkpoint and no proof is broken; what they said is gone. The acceptance is an event, and a
+    The database lacks published events, so appends are stopped. The published leaves stay in the log, so no
+    checkpoint and no proof is broken; what they said is gone. The acceptance is an event, and a
     statement signed by the log's key. A database with another past than the published log is refused.
     Runs as broker_admin (BROKER_ADMIN_DSN, BROKER_TLOG_DIR, BROKER_TLOG_KEYS_DIR).
 

@@ -57,4 +57,4 @@ async def _cosign(settings: Settings, witnesses: list[VerifierKey], text: str) -
     if missing := [each.name for each in witnesses if each.name not in times]:
         raise CommandFailedError(f"the checkpoint is not cosigned by {', '.join(missing)}")
     async with connected(settings.admin_dsn, "BROKER_ADMIN_DSN") as conn:
-        return checkpoint.size, await attach(conn, storage(settings), keys, text)
+        return checkpoint.size, await attach(conn, storage(settings), keys, witnesses, text)
