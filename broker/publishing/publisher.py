@@ -53,6 +53,9 @@ WAITS = 7 * 24 * 3600.0
 MOST_OPEN = 20
 """Proposals that may wait at a time; each holds up to 3 MiB."""
 
+MOST_OF_AUTHOR = 10
+"""Proposals of one person that may wait at a time: nobody alone keeps the others' out."""
+
 REFUSALS: Mapping[str, type[BrokerError]] = MappingProxyType(
     {
         "unknown": ProposalNotFoundError,
@@ -131,7 +134,7 @@ class Publisher:
 
         Raises:
             ProposalOvertakenError: another version is in force than the draft is meant to follow.
-            ProposalsFullError: too many wait.
+            ProposalsFullError: too many wait, of all or of this author, and this one would, too.
             GuardBehindError: the installed guard does not cover the catalog of what is published alone.
         """
         version, active = await self._in_force()
@@ -155,7 +158,7 @@ class Publisher:
             found = replace(found, facts={**found.facts, "replay": await self._replay(by, draft.bundle)})
         proposal_id = self._ids.new()
         async with transaction(self._pool) as conn:
-            await self._store_proposal(conn, proposal_id, by, draft, base, found)
+            await self._store_proposal(conn, proposal_id, by, draft, base, found, alone=alone)
             event = await self._record(conn, by, "propose", {**detail, "proposal": str(proposal_id)})
             if alone:
                 event = await self._publish(
@@ -204,7 +207,7 @@ class Publisher:
             GuardBehindError: the installed guard does not cover its catalog.
         """
         proposal = await self.proposal(proposal_id)
-        if proposal.bundle is None:
+        if proposal.bundle is None:  # pages of proposals hold none
             raise ProposalNotFoundError
         if (proposal.state, proposal.end_person, proposal.digest) == (ProposalState.APPROVED, by.key, digest):
             async with transaction(self._pool) as conn:  # said again, because the answer was lost
@@ -274,6 +277,8 @@ class Publisher:
         draft: Draft,
         base: int,
         found: Examination,
+        *,
+        alone: bool,
     ) -> None:
         bundle = draft.bundle
         with translated():
@@ -281,6 +286,7 @@ class Publisher:
                 Q.propose, proposal_id, base, draft.restores, bundle.digest, bundle.files.digest,
                 as_json(bundle.files.texts), bundle.tests_digest, as_json(bundle.tests), by.key, by.console,
                 draft.reason, found.widens, as_json(found.as_mapping()), WAITS, MOST_OPEN,
+                MOST_OF_AUTHOR, alone,
             )  # fmt: skip
         if verdict != "open":
             raise _refusal(verdict)

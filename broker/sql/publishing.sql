@@ -1,7 +1,8 @@
 -- name: propose$
 -- Stores a proposal; 'open', 'overtaken' or 'full'.
 SELECT broker.propose_policy(
-    $1, $2, $3, $4, $5, $6::text::jsonb, $7, $8::text::jsonb, $9, $10, $11, $12, $13::text::jsonb, $14, $15
+    $1, $2, $3, $4, $5, $6::text::jsonb, $7, $8::text::jsonb, $9, $10, $11, $12, $13::text::jsonb, $14, $15,
+    $16, $17
 );
 
 -- name: may_publish^

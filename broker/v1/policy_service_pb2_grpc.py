@@ -168,7 +168,7 @@ class PolicyServiceServicer:
         """Examines a policy and stores it as a proposal; a policy that fails is told why and not stored.
 
         Takes up to 170 seconds: 100 for the examination, 60 for a replay of the last days. NOTE: Not idempotent;
-        every call that passes makes a proposal.
+        every call that passes makes a proposal. At most 20 wait at a time, 10 of one person; an emergency does not wait.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -185,14 +185,14 @@ class PolicyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Reject(self, request, context):
-        """Ends a proposal without bringing it into force.
+        """Ends a proposal that waits, without bringing it into force. Returns FAILED_PRECONDITION where it does not wait.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Withdraw(self, request, context):
-        """Takes one's own proposal back.
+        """Takes one's own proposal back, while it waits. Returns FAILED_PRECONDITION where it does not.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

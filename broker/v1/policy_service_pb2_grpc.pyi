@@ -48,7 +48,7 @@ class PolicyServiceStub:
     """Examines a policy and stores it as a proposal; a policy that fails is told why and not stored.
 
     Takes up to 170 seconds: 100 for the examination, 60 for a replay of the last days. NOTE: Not idempotent;
-    every call that passes makes a proposal.
+    every call that passes makes a proposal. At most 20 wait at a time, 10 of one person; an emergency does not wait.
     """
     Approve: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.ApproveRequest, _policy_service_pb2.ApproveResponse]
     """Brings a proposal into force, for another person than its author. Idempotent for the same person.
@@ -57,9 +57,9 @@ class PolicyServiceStub:
     another version came into force since, or where the digest is not the proposal's.
     """
     Reject: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.RejectRequest, _policy_service_pb2.RejectResponse]
-    """Ends a proposal without bringing it into force."""
+    """Ends a proposal that waits, without bringing it into force. Returns FAILED_PRECONDITION where it does not wait."""
     Withdraw: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.WithdrawRequest, _policy_service_pb2.WithdrawResponse]
-    """Takes one's own proposal back."""
+    """Takes one's own proposal back, while it waits. Returns FAILED_PRECONDITION where it does not."""
     Rollback: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.RollbackRequest, _policy_service_pb2.RollbackResponse]
     """Proposes the content of an old version anew; where that widens nothing, it is in force at once.
 
@@ -124,7 +124,7 @@ class PolicyServiceAsyncStub(PolicyServiceStub):
     """Examines a policy and stores it as a proposal; a policy that fails is told why and not stored.
 
     Takes up to 170 seconds: 100 for the examination, 60 for a replay of the last days. NOTE: Not idempotent;
-    every call that passes makes a proposal.
+    every call that passes makes a proposal. At most 20 wait at a time, 10 of one person; an emergency does not wait.
     """
     Approve: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.ApproveRequest, _policy_service_pb2.ApproveResponse]  # type: ignore[assignment]
     """Brings a proposal into force, for another person than its author. Idempotent for the same person.
@@ -133,9 +133,9 @@ class PolicyServiceAsyncStub(PolicyServiceStub):
     another version came into force since, or where the digest is not the proposal's.
     """
     Reject: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.RejectRequest, _policy_service_pb2.RejectResponse]  # type: ignore[assignment]
-    """Ends a proposal without bringing it into force."""
+    """Ends a proposal that waits, without bringing it into force. Returns FAILED_PRECONDITION where it does not wait."""
     Withdraw: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.WithdrawRequest, _policy_service_pb2.WithdrawResponse]  # type: ignore[assignment]
-    """Takes one's own proposal back."""
+    """Takes one's own proposal back, while it waits. Returns FAILED_PRECONDITION where it does not."""
     Rollback: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.RollbackRequest, _policy_service_pb2.RollbackResponse]  # type: ignore[assignment]
     """Proposes the content of an old version anew; where that widens nothing, it is in force at once.
 
@@ -209,7 +209,7 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         """Examines a policy and stores it as a proposal; a policy that fails is told why and not stored.
 
         Takes up to 170 seconds: 100 for the examination, 60 for a replay of the last days. NOTE: Not idempotent;
-        every call that passes makes a proposal.
+        every call that passes makes a proposal. At most 20 wait at a time, 10 of one person; an emergency does not wait.
         """
 
     @_abc_1.abstractmethod
@@ -230,7 +230,7 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _policy_service_pb2.RejectRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_policy_service_pb2.RejectResponse, _abc.Awaitable[_policy_service_pb2.RejectResponse]]:
-        """Ends a proposal without bringing it into force."""
+        """Ends a proposal that waits, without bringing it into force. Returns FAILED_PRECONDITION where it does not wait."""
 
     @_abc_1.abstractmethod
     def Withdraw(
@@ -238,7 +238,7 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _policy_service_pb2.WithdrawRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_policy_service_pb2.WithdrawResponse, _abc.Awaitable[_policy_service_pb2.WithdrawResponse]]:
-        """Takes one's own proposal back."""
+        """Takes one's own proposal back, while it waits. Returns FAILED_PRECONDITION where it does not."""
 
     @_abc_1.abstractmethod
     def Rollback(
