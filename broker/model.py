@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Self
 from uuid import UUID
 
 
@@ -21,6 +22,13 @@ class Level(StrEnum):
 
     CLEAR = "clear"
     MASKED = "masked"
+
+
+WITHHELD = "withheld"
+"""The word for no level."""
+
+SHOWN = (WITHHELD, Level.MASKED.value, Level.CLEAR.value)
+"""What may become of a field, in words, by how much it shows."""
 
 
 class Relation(StrEnum):
@@ -143,6 +151,24 @@ class Facts:
     provenance: Provenance
     opened_by: OpenedBy
     presence: Presence
+
+    @classmethod
+    def of(
+        cls, purpose: str, relation: str, kind: str, provenance: str, opened_by: str, presence: str
+    ) -> Self:
+        """Reads facts that are told in words.
+
+        Raises:
+            ValueError: this release does not know the word.
+        """
+        return cls(
+            purpose,
+            Relation(relation),
+            kind,
+            Provenance(provenance),
+            OpenedBy(opened_by),
+            Presence(presence),
+        )
 
     def as_mapping(self) -> dict[str, str]:
         """Gives the facts by name, for ledger and explanation."""

@@ -30,10 +30,10 @@ import asyncpg
 from broker.database import connection, open_pool, queries, transaction
 from broker.errors import BrokerError, PolicyInvalidError, PolicyRefusedError, RequestMalformedError
 from broker.ledger import ADMIN_DOOR, NO_TRACE, Event, EventIds, EventKind, append_events
-from broker.model import Decided
+from broker.model import WITHHELD, Decided
 from broker.policy import Policy, PolicyFiles, Tally, load
 from broker.policy.bundle import Bundle
-from broker.policy.replay import WITHHELD, Deciding
+from broker.policy.replay import Deciding
 
 Q = queries("shadow")
 log = logging.getLogger(__name__)

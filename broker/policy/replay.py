@@ -20,21 +20,16 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from broker.catalog import Catalog
-from broker.model import Facts, Level, OpenedBy, Presence, Provenance, Relation
+from broker.model import SHOWN, WITHHELD, Facts, Level
 from broker.policy.decision import Policy
 from broker.policy.rules import CONDITIONS
 from broker.policy.table import Table
-
-WITHHELD = "withheld"
 
 MOST_EXAMPLES = 5
 """Event ids kept per flip, the earliest: enough to look at, few enough to read."""
 
 MOST_NAMED = 10
 """Agents named per flip: those with the most decisions."""
-
-RANK = {WITHHELD: 0, Level.MASKED.value: 1, Level.CLEAR.value: 2}
-"""How much a level shows."""
 
 
 class Mark(NamedTuple):
@@ -95,7 +90,7 @@ class Flip:
     @property
     def widens(self) -> bool:
         """Says whether more would be shown."""
-        return RANK[self.after] > RANK[self.before]
+        return SHOWN.index(self.after) > SHOWN.index(self.before)
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,24 +321,6 @@ class Replay:
         )
 
 
-def replay(inputs: Iterable[Recorded], new: Policy) -> ReplayReport:
-    """Takes recorded decisions again under a draft; people are those that the inputs name."""
-    again = Replay(new)
-    agents: dict[Mark, Counter[str]] = {}
-    customers: dict[Mark, set[str]] = {}
-    nameless: Counter[Mark] = Counter()
-    for recorded in inputs:
-        for mark in again.add(recorded):
-            agents.setdefault(mark, Counter()).update(dict.fromkeys(recorded.agents, recorded.decisions))
-            customers.setdefault(mark, set()).update(recorded.customers)
-            nameless[mark] += 0 if recorded.customers else recorded.decisions
-    people = {
-        mark: People(len(named), len(customers[mark]), nameless[mark], dict(named.most_common(MOST_NAMED)))
-        for mark, named in agents.items()
-    }
-    return again.report(people)
-
-
 def sensitive_fields(catalog: Catalog) -> frozenset[str]:
     """Gives the fields that a catalog calls sensitive."""
     return frozenset(n for n, f in catalog.fields.items() if f.field_class in catalog.sensitive_classes)
@@ -355,14 +332,7 @@ def facts_of(told: Mapping[str, str]) -> Facts | str:
         if not told.get(name):
             return name if told else "facts"
     try:
-        return Facts(
-            purpose=told["purpose"],
-            relation=Relation(told["relation"]),
-            kind=told["ticket_kind"],
-            provenance=Provenance(told["provenance"]),
-            opened_by=OpenedBy(told["opened_by"]),
-            presence=Presence(told["presence"]),
-        )
+        return Facts.of(*(told[name] for name in CONDITIONS))
     except ValueError:
         return "a word that this release knows"
 

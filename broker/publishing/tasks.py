@@ -16,13 +16,14 @@ from datetime import date, datetime
 from typing import Any
 
 from broker.errors import PolicyInvalidError
-from broker.model import Facts, Level, OpenedBy, Presence, Provenance, Relation
+from broker.model import Facts, Level
 from broker.policy import Policy, PolicyFiles, load
 from broker.policy.bundle import Bundle
 from broker.policy.compare import compare
 from broker.policy.everywhere import default_role_sets, note_on
 from broker.policy.explain import explain_point
 from broker.policy.lint import lint
+from broker.policy.rules import CONDITIONS
 from broker.policy.suite import incident_suite, read_suites, run
 from broker.policy.who_can import who_can
 from broker.publishing.gate import Question, Seat, examine
@@ -83,11 +84,7 @@ def _compare(task: Task) -> dict[str, Any]:
 
 def _explain(task: Task) -> dict[str, Any]:
     policy = _load(bundle_of(task["bundle"]), task)
-    words = task["facts"]
-    facts = Facts(
-        words["purpose"], Relation(words["relation"]), words["ticket_kind"],
-        Provenance(words["provenance"]), OpenedBy(words["opened_by"]), Presence(words["presence"]),
-    )  # fmt: skip
+    facts = Facts.of(*(task["facts"][name] for name in CONDITIONS))
     roles = _roles(policy, task["roles"])
     told = [explain_point(policy, roles, facts, _field(policy, field)) for field in task["fields"]]
     return {"facts": facts.as_mapping(), "fields": [each.as_mapping() for each in told]}

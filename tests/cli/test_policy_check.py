@@ -7,9 +7,7 @@ import shutil
 
 import pytest
 
-from broker.cli.policy.options import refuse_lint
-from broker.errors import PolicyInvalidError
-from broker.policy import PolicyFiles, decision
+from broker.policy import decision
 from tests.policy.sample import POLICIES
 
 
@@ -123,15 +121,6 @@ class TestCheck:
         assert broker("policy", "check", folder, "--json").data["findings"][0]["name"] == "file-missing"
         assert broker("policy", "check", folder).code == 1
         assert broker("policy", "check", folder / "nowhere").code == 2
-
-
-def test_load_refuses_what_check_calls_an_error():
-    """Readable files with an error of the lint are not put in force; the control arm is what ships."""
-    refuse_lint(PolicyFiles.from_directory(POLICIES))
-    texts = dict(PolicyFiles.from_directory(POLICIES).texts)
-    texts["policy.csv"] = texts["policy.csv"].replace(ALLOW, f"{ALLOW[:-1]}, until 2020-01-31\n")
-    with pytest.raises(PolicyInvalidError, match="rule-ended"):
-        refuse_lint(PolicyFiles.from_mapping(texts))
 
 
 class TestTest:

@@ -11,12 +11,12 @@ import casbin
 from broker.catalog import Catalog, Field, Kind, Mask
 from broker.model import Budget, OpenedBy, Presence, Provenance, Relation
 from broker.policy.admin import AdminTable
-from broker.policy.compare.domain import ENDLESS
 from broker.policy.decision import Policy
 from broker.policy.findings import Findings
 from broker.policy.limits import Limits
 from broker.policy.rules import CONDITIONS, read_rules
 from broker.policy.table import Table
+from broker.policy.verify import UNDECLARED_KIND
 from tests.policy import naive
 from tests.policy.sample import TEXTS
 
@@ -26,7 +26,7 @@ ENDS = ("2026-11-24", "2026-11-25", "2026-12-31")
 DAYS = (TODAY, date(2026, 12, 1), date(2027, 1, 1))
 LEVELS = {None: 0, "masked": 1, "clear": 2}
 PURPOSES = ("resolve", "review", "call")
-KINDS = ("general", "billing", ENDLESS)
+KINDS = ("general", "billing", UNDECLARED_KIND)
 REAL = {
     "purpose": PURPOSES,
     "relation": tuple(map(str, Relation)),
@@ -76,7 +76,8 @@ def some_rules(rng, of, varied, *, ending=None):
         effect = "deny" if rng.random() < 0.35 and i >= len(ROLES) else "allow"
         words = [role if effect == "allow" or rng.random() < 0.6 else "any"]
         for column in CONDITIONS:
-            known = [w for w in REAL[column] if w != ENDLESS and (column != "purpose" or w in of.purposes)]
+            words_of = of.purposes if column == "purpose" else REAL[column]
+            known = [w for w in REAL[column] if w in words_of and w != UNDECLARED_KIND]
             words.append(rng.choice(known[:3]) if column in varied and rng.random() < 0.6 else "any")
         words.append(rng.choice(["profile", "contact", *of.fields]))
         words.append(rng.choice(["clear", "any"] if effect == "deny" else ["clear", "masked", "any"]))

@@ -11,7 +11,7 @@ import pytest
 from broker.access.refusals import decision_detail
 from broker.model import Facts, OpenedBy, Presence, Provenance, Relation
 from broker.policy import PolicyFiles, load
-from broker.policy.replay import Deciding, Recorded, Replay, facts_of, recorded_from, replay
+from broker.policy.replay import MOST_NAMED, Deciding, People, Recorded, Replay, facts_of, recorded_from
 from tests.policy import naive
 from tests.policy.sample import CATALOG, POLICIES, RULES, files
 
@@ -52,6 +52,24 @@ def starting_policy():
 def draft(rules: str = RULES, catalog: str = CATALOG):
     """Loads the sample policy with other rules."""
     return load(files(policy_csv=rules, catalog_yaml=catalog), "draft")
+
+
+def replay(inputs, new):
+    """Takes recorded decisions again under a draft; people are those that the inputs name."""
+    again = Replay(new)
+    agents = {}
+    customers = {}
+    nameless = Counter()
+    for recorded in inputs:
+        for mark in again.add(recorded):
+            agents.setdefault(mark, Counter()).update(dict.fromkeys(recorded.agents, recorded.decisions))
+            customers.setdefault(mark, set()).update(recorded.customers)
+            nameless[mark] += 0 if recorded.customers else recorded.decisions
+    people = {
+        mark: People(len(named), len(customers[mark]), nameless[mark], dict(named.most_common(MOST_NAMED)))
+        for mark, named in agents.items()
+    }
+    return again.report(people)
 
 
 class TestFlips:

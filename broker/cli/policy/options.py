@@ -56,23 +56,6 @@ def read(directory: Path, *, thorough: bool = True) -> tuple[PolicyFiles, Policy
         return files, policy
 
 
-def refuse_lint(files: PolicyFiles) -> None:
-    """Refuses files with an error of the lint: what `broker policy check` names is not put in force.
-
-    Raises:
-        PolicyInvalidError: with every error.
-    """
-    from datetime import UTC, datetime
-
-    from broker.errors import PolicyInvalidError
-    from broker.policy.lint import lint
-
-    with progress("Looking through the rules") as now:
-        report = lint(files, today=datetime.now(UTC).date(), say=now)
-    if not report.ok:
-        raise PolicyInvalidError([found.text for found in report.errors])
-
-
 def summary(files: PolicyFiles, policy: Policy) -> dict[str, object]:
     """Gives what `--json` prints about a policy."""
     return {

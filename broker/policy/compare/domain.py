@@ -24,15 +24,13 @@ from broker.model import OpenedBy, Presence, Provenance, Relation
 from broker.policy.decision import Policy
 from broker.policy.lines import ANY
 from broker.policy.rules import CONDITIONS, Rule
+from broker.policy.verify import UNDECLARED_KIND
 
 OTHER = "other"
 """Stands for all words of a column that neither side mentions; no name may be that word."""
 
 DAY = "day"
 """The column of time: rules may end, so what holds this week may not hold the next."""
-
-ENDLESS = "a-kind-that-the-catalog-lacks"
-"""Among the ticket kinds that nobody mentions there is always one more: the helpdesk invents them."""
 
 _ENUMS = {
     "relation": tuple(Relation),
@@ -119,7 +117,7 @@ def _column(at: int, name: str, old: Policy, new: Policy) -> Column:
         return Column(
             name,
             (*(kind for kind in kinds if kind in mentioned), OTHER),
-            (*(kind for kind in kinds if kind not in mentioned), ENDLESS),
+            (*(kind for kind in kinds if kind not in mentioned), UNDECLARED_KIND),
         )
     if name == "purpose":
         known = tuple(dict.fromkeys((*new.catalog.purposes, *old.catalog.purposes)))

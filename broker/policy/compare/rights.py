@@ -15,7 +15,7 @@ from broker.policy.decision import Policy
 from broker.policy.lines import ANY
 
 WITHHELD, MASKED, CLEAR = range(3)
-"""What may come of a question, by how much it shows."""
+"""What may come of a question, as places in `model.SHOWN`."""
 
 Bits = tuple[int, int, int, int]
 """Allowed clear, denied clear, allowed masked, denied masked: each a set of combinations."""

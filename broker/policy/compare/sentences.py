@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from broker.model import SHOWN
 from broker.policy.boxes import Box, Space, fold
 from broker.policy.compare.change import Area, Change, Direction
 from broker.policy.compare.differences import Asker, Difference, Differences, Say, Step
 from broker.policy.compare.domain import DAY, OTHER, Column, Domain
 from broker.policy.decision import Policy
 from broker.policy.rules import GROUP_PREFIX
-
-LEVELS = ("withheld", "masked", "clear")
-"""What may come of a question, in words, by how much it shows."""
 
 MOST_LACKING = 2
 """Most fields of a class that a sentence names as excepted."""
@@ -105,7 +103,7 @@ def _change(
     sides: dict[Column, list[str]],
     new: Policy,
 ) -> Change:
-    before, now = LEVELS[step[0]], LEVELS[step[1]]
+    before, now = SHOWN[step[0]], SHOWN[step[1]]
     facts = {c.name: list(c.spelt_out(side)) for c, side in sides.items() if len(side) < len(c.words)}
     told = [text for column, side in sides.items() if (text := _fact(column, side))]
     sentence = f"{', '.join((_who(area, who), *told))}: {_fields(fields, new)} {before} -> {now}"

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from broker.catalog import Catalog
-from broker.model import Level
+from broker.model import WITHHELD, Level
 from broker.policy.aloud import Choice
 from broker.policy.boxes import Side, Space
 from broker.policy.lines import ANY
-
-WITHHELD = "withheld"
-"""What stands for no level."""
 
 LEAST_EXCEPT = 3
 """Fewest fields of a class that are told by what is left out; two are read faster than "all but"."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from types import MappingProxyType
 
-from broker.model import Facts, Level, OpenedBy, Presence, Provenance, Relation
+from broker.model import Facts, Level
 from broker.policy.decision import Policy
 from broker.policy.findings import nearest, quoted
 from broker.policy.rules import CONDITIONS
@@ -201,15 +201,7 @@ class _Runner:
     ) -> list[str]:
         sentences = []
         for (field, _, _), ((roles, words), expected) in list(wrong.items())[:MAX_SENTENCES]:
-            purpose, relation, kind, provenance, opened_by, presence = words
-            facts = Facts(
-                purpose,
-                Relation(relation),
-                kind,
-                Provenance(provenance),
-                OpenedBy(opened_by),
-                Presence(presence),
-            )
+            facts = Facts.of(*words)
             decision = self._policy.decide(roles, facts, [field]).fields[0]
             sentences.append(
                 failure_sentence(roles, facts, self._telling(case, roles, words, field), decision, expected)
