@@ -143,7 +143,7 @@ class PolicyClient(AdminPort):
     async def replay(
         self, policy: PolicyText, *, since: datetime, until: datetime | None = None
     ) -> dict[str, Any]:
-        """Takes recorded decisions again under a policy; not repeated, because each is an event."""
+        """Takes recorded decisions again under a policy; not repeated, because each keeps a core busy."""
         request = pb.ReplayRequest(bundle=wire.bundle(policy))
         request.since.FromDatetime(since)
         if until is not None:

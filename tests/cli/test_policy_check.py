@@ -123,6 +123,30 @@ class TestCheck:
         assert broker("policy", "check", folder / "nowhere").code == 2
 
 
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ("matrix", "--roles", "tier1"),
+        ("who-can", "customer.phone"),
+        (
+            *("explain", "--purpose", "call-back", "--relation", "assignee", "--kind", "general"),
+            *("--provenance", "routed", "--opened-by", "customer", "--presence", "absent"),
+            *("--roles", "tier1", "--field", "customer.phone"),
+        ),
+    ],
+    ids=lambda verb: verb[0],
+)
+def test_a_draft_of_an_older_release_is_looked_at(broker, tmp_path, verb):
+    """Only `check` minds that admin.csv says nothing of a newer RPC; looking at the rules needs none."""
+    folder = shutil.copytree(POLICIES, tmp_path / "policies")
+    edit(folder / "admin.csv", "p, console, /broker.v1.PolicyService/StartShadow, allow\n", "")
+    edit(folder / "admin.csv", "p, security-admin, /broker.v1.PolicyService/StartShadow, allow\n", "")
+    said = broker("policy", verb[0], folder, *verb[1:])
+
+    assert said.code == 0, said.err
+    assert "StartShadow" in broker("policy", "check", folder).out
+
+
 class TestTest:
     def test_passes_and_reaches_every_rule(self, broker, folder):
         """The starting policy is what its tests say."""

@@ -51,7 +51,7 @@ def explain(
     """
     from broker.policy.explain import explain_point
 
-    _, policy = read(directory, thorough=False)
+    policy = read(directory)
     held = role_set(policy, roles) if roles else frozenset[str]()
     facts = Facts(
         purpose=_known("--purpose", purpose, policy.catalog.purposes),
@@ -102,7 +102,7 @@ def who_can(
     from broker.policy.everywhere import default_role_sets, note_on
     from broker.policy.who_can import who_can as ways_of
 
-    _, policy = read(directory, thorough=False)
+    policy = read(directory)
     fixed = {
         "purpose": _known("--purpose", purpose, policy.catalog.purposes) if purpose else "",
         "relation": relation or "",

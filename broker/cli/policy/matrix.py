@@ -63,7 +63,7 @@ def matrix(
         raise StartupError("--update writes what --check would compare: ask for one of them")
     if (update or check) and roles:
         raise StartupError(f"{GOLDEN} holds the roles of the policy: leave out --roles")
-    _, policy = read(directory, thorough=False)
+    policy = read(directory)
     with progress("Working out the matrix"):
         made = make(policy, [role_set(policy, text) for text in roles] if roles else None)
     if update or check:

@@ -30,30 +30,16 @@ BaseVersion = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 
 
-def read(directory: Path, *, thorough: bool = True) -> tuple[PolicyFiles, Policy]:
-    """Reads and checks a folder of policy files.
-
-    Args:
-        directory: where they are.
-        thorough: compare with Casbin for seconds; what only looks at a policy need not.
+def read(directory: Path) -> Policy:
+    """Reads a folder of policy files in order to look at it, also one that an older release would serve.
 
     Raises:
         PolicyInvalidError: with every finding.
     """
-    from broker.errors import PolicyInvalidError
     from broker.policy import PolicyFiles, load
-    from broker.rpc.admin import METHOD_NAMES
 
     with progress("Reading and checking the policy against Casbin"):
-        files = PolicyFiles.from_directory(directory)
-        policy = load(files, "candidate", thorough=thorough)
-        # Checked here and not by `load`: only this layer knows which RPCs the release has. Without their
-        # rows the next `serve` would refuse to start.
-        names = [f"/{name}" for name in METHOD_NAMES]
-        if missing := policy.admin.missing(names):
-            text = "admin.csv: no row for {}; add who may call it"
-            raise PolicyInvalidError([text.format(name) for name in missing])
-        return files, policy
+        return load(PolicyFiles.from_directory(directory), "candidate", thorough=False)
 
 
 def summary(files: PolicyFiles, policy: Policy) -> dict[str, object]:

@@ -59,7 +59,7 @@ def replay(
         )
     else:
         settings = read_settings("admin_dsn")
-        _, policy = read(named.folder(draft), thorough=False)
+        policy = read(named.folder(draft))
         report = asyncio.run(_replay(settings.admin_dsn, policy, begin, end))
     if as_json:
         print_json(report.as_mapping())

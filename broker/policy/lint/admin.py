@@ -34,6 +34,7 @@ def check_admin(text: str, table: AdminTable, methods: Iterable[str], findings: 
                 "shadowed-rule",
                 f"the line takes away what line {allows[role, method]} gives",
                 Severity.WARNING,
+                "Remove one of the two; a denial wins in any case.",
             )
         if role not in held:
             findings.add(

@@ -141,6 +141,9 @@ class TestAdmin:
         nobody = named(edited("admin.csv", row, row + row.replace("helpdesk-feed", "nobody")))
 
         assert ("admin.csv", 3, "shadowed-rule") in twice
+        of_admin = edited("admin.csv", row, row + row.replace("allow", "deny"))
+        [hint] = [f.hint for f in lint(of_admin, today=TODAY).findings if f.name == "shadowed-rule"]
+        assert "accept" not in hint, "nothing can be accepted in admin.csv"
         assert ("admin.csv", 3, "role-without-members") in nobody
 
 
