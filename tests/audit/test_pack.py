@@ -342,3 +342,22 @@ async def test_one_that_comes_meanwhile_is_not_replaced_either(packing):
         write()
     assert path.read_bytes() == b"theirs"
     assert [each.name for each in packing.folder.glob("*pack*")] == [path.name]
+
+
+@pytest.mark.parametrize(
+    "why", [OSError(28, "full"), KeyboardInterrupt(), asyncio.CancelledError()], ids=repr
+)
+def test_what_stops_it_leaves_no_file(tmp_path, why):
+    """Whether the disk is full, somebody presses Ctrl-C or the call is cancelled; control: nothing does."""
+
+    def write():
+        with new_file(tmp_path / "stopped.zip") as file:
+            file.write(b"half")
+            raise why
+
+    with pytest.raises(type(why)):
+        write()
+    assert list(tmp_path.iterdir()) == []
+    with new_file(tmp_path / "whole.zip") as file:
+        file.write(b"whole")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("whole.zip", b"whole")]

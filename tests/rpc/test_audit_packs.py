@@ -256,7 +256,7 @@ async def test_a_torn_one_is_none(company, busy, tmp_path):
     assert (tmp_path / "whole.zip").stat().st_size == summary.length > 10 * PART
 
 
-@pytest.mark.attack("R10")
+@pytest.mark.attack("X3")
 async def test_who_goes_away_leaves_nothing_running(company, busy):
     """Cancelled in the middle, more often than there are connections for reports, the next one is served."""
     watcher = await asyncpg.connect(company.world.dsn())
