@@ -22,12 +22,11 @@ import asyncpg
 
 from broker.audit.disclosures import catch_up
 from broker.audit.exposed import CustomerExposure, Manner, Read, Totals, fold, instant
+from broker.audit.field_classes import chosen, field_classes
 from broker.audit.record import Auditor, put_on_record
 from broker.database import Connection, queries, transaction
 from broker.ledger import EventIds
 from broker.model import LAST_ID, id_floor
-from broker.policy.catalog_reader import read_catalog
-from broker.policy.findings import Findings
 
 Q = queries("exposure")
 
@@ -118,23 +117,9 @@ async def exposed(
             yield _counted(fold(over), totals)
 
 
-async def classes_of_fields(conn: Connection, fields: frozenset[str]) -> dict[str, str]:
-    """Gives each field's class, by the newest version of the catalog that declares the field."""
-    classes: dict[str, str] = {}
-    async for row in conn.cursor(Q.catalogs):
-        if fields <= classes.keys():
-            break
-        catalog = read_catalog(row["catalog"], Findings())
-        if catalog is not None:
-            for name, found in catalog.fields.items():
-                classes.setdefault(name, found.field_class)
-    return {name: classes[name] for name in sorted(fields & classes.keys())}
-
-
 async def classes_for(pool: asyncpg.Pool, totals: Totals) -> dict[str, str]:
     """Gives the classes of every field that was counted."""
-    async with transaction(pool) as conn:
-        return await classes_of_fields(conn, totals.fields)
+    return chosen(await field_classes(pool), totals.fields)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ import asyncpg
 from broker.audit.disclosures import catch_up
 from broker.audit.exposed import Read, Totals, fold, instant
 from broker.audit.exposure import Selection, Words, find_words
-from broker.audit.exposure import classes_of_fields as classes_of
+from broker.audit.field_classes import chosen, field_classes
 from broker.audit.leaves import ToldNothing, ToldOutcome, ToldRead, tell
 from broker.audit.new_file import new_file
 from broker.audit.packed import (
@@ -180,6 +180,7 @@ class _Packing:
     async def steps(self, pool: asyncpg.Pool, now: datetime) -> AsyncGenerator[None, None]:
         """Writes all members; stops between steps, for whoever takes what is written."""
         archive = self._archive
+        known = await field_classes(pool)
         async with transaction(pool) as conn:
             await conn.execute(Q.one_snapshot)
             words = await find_words(conn, self._selection)
@@ -195,7 +196,7 @@ class _Packing:
                     if len(self._indexes) % STEP == 0:
                         self._progress(f"{len(self._indexes):,} events")
                         yield
-            classes = await classes_of(conn, frozenset(self._fields))
+            classes = chosen(known, self._fields)
             with archive.member(CUSTOMERS) as member:  # (3)
                 count = 0
                 async for row in _rows(conn, Q.leaves_by_customer, words):

@@ -37,9 +37,14 @@ WHERE
     AND ($8::timestamptz IS NULL OR d.read_time < $8)
 ORDER BY d.customer, d.event_id;
 
+-- name: versions
+-- Lists the policy's versions, oldest first.
+SELECT v.version, v.digest FROM broker.policy_version AS v ORDER BY v.version;
+
 -- name: catalogs
--- Lists the catalogs that were ever active, newest first.
-SELECT v.files ->> 'catalog.yaml' AS catalog FROM broker.policy_version AS v ORDER BY v.version DESC;
+-- Reads the catalogs of versions, oldest first.
+SELECT v.files ->> 'catalog.yaml' AS catalog FROM broker.policy_version AS v
+WHERE v.version = ANY($1::bigint[]) ORDER BY v.version;
 
 -- name: leaves
 -- Reads the leaves of the selected disclosures, narrowed ones and what narrowed them too, in the log's order.
