@@ -21,7 +21,8 @@ BEGIN
             ('broker_feed', 'LOGIN'),
             -- the access workers in the records database: guard views only
             ('broker_reader', 'LOGIN'),
-            -- auditors: read ledger and spans, no tickets' customers, no records
+            -- auditors: read ledger and spans, no records; a customer's pseudonym and tickets only through functions
+            -- that want the question on record
             ('broker_auditor', 'LOGIN'),
             -- owns the guard views in the records database; nobody logs in as it
             ('broker_guard', 'NOLOGIN'),

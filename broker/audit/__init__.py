@@ -2,6 +2,8 @@
 
 Invariants:
 - what is counted comes from ledger events and names them; tables beside the ledger are indexes over it;
-- customers and tickets are pseudonyms here, whoever asks;
+- customers and tickets are pseudonyms here, but for who asks with a customer's key: ReportAccess then names
+  their tickets, EraseCustomer unlinks them. ResolvePseudonyms alone answers with keys; no event, log or error
+  does;
 - statistics are pure: numbers in, numbers out, no database.
 """

@@ -1,4 +1,4 @@
-"""Events as lines for other programs: JSON lines, CSV, OCSF, CEF.
+"""Events as lines for other programs: JSON lines and CSV; OCSF and CEF are in siem.py.
 
 Invariants:
 - pure: a mapping of an event's columns and its leaf in, one line out;

@@ -1,5 +1,8 @@
 """From a complaint file to names: `broker audit attribute`, and whoever serves the same.
 
+Before the question can be counted its file is read, and for that it is looked up which fields any read ever
+gave out (`known_fields`): that tells of nobody. Then
+
     (1) put the question on record: how many identifiers, of which kinds; never which
     (2) have the records database turn them into pseudonyms, behind a pass that (1) alone gives
     (3) bring the index of disclosures up to now
