@@ -14,6 +14,6 @@ Layers, top first; a room imports only from below, siblings (|) never each other
     __main__ > cli > dev > server > rpc > publishing
       > access | audit | containment | replaying | shadowing
       > authn | tickets | policy | grants | records | masking | ledger | tlog | traces
-      > database | keys > jose > telemetry | settings | catalog | merkle | note > errors > model
+      > database | keys > jose > telemetry | settings | catalog | merkle | note | waiting > errors > model
     client stands apart (imports v1 alone); v1 and sql are leaves
 """

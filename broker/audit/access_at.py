@@ -22,7 +22,7 @@ from typing import Any
 import asyncpg
 
 from broker.audit.disclosures import catch_up
-from broker.audit.leak import IdentifiersUsedUpError
+from broker.audit.matching import IdentifiersUsedUpError
 from broker.audit.naming import pseudonym_of
 from broker.audit.record import Auditor, put_on_record
 from broker.database import connection, queries

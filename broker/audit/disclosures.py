@@ -29,6 +29,7 @@ import asyncpg
 
 from broker.database import connection, queries
 from broker.errors import BrokerError
+from broker.waiting import stopped
 
 log = logging.getLogger(__name__)
 
@@ -105,10 +106,7 @@ def until(stop: asyncio.Event) -> Callable[[float], Awaitable[None]]:
     """Gives what waits some seconds, or until it is time to stop."""
 
     async def wait(seconds: float) -> None:
-        try:
-            await asyncio.wait_for(stop.wait(), seconds)
-        except TimeoutError:
-            return
+        await stopped(stop, seconds)
 
     return wait
 

@@ -10,6 +10,7 @@ import asyncpg
 
 from broker.database import connection, queries
 from broker.errors import BrokerError
+from broker.waiting import stopped
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,4 @@ async def keep_up(
         except (BrokerError, asyncpg.PostgresError):
             log.exception("indexing events failed")
             pause = RETRY
-        try:
-            await asyncio.wait_for(stop.wait(), pause)
-        except TimeoutError:
-            continue
+        await stopped(stop, pause)

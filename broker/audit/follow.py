@@ -18,6 +18,7 @@ import asyncpg
 from broker.audit.event_filter import EventFilter, StoredEvent
 from broker.database import connection, queries
 from broker.errors import RequestMalformedError
+from broker.waiting import stopped
 
 Q = queries("events")
 
@@ -83,7 +84,7 @@ async def follow(
             if monotonic() - said > SIGN:
                 yield Batch((), at)
                 said = monotonic()
-            await _pause(stop)
+            await stopped(stop, LOOK)
             size = await _size(pool)
 
 
@@ -96,10 +97,3 @@ async def _events(pool: asyncpg.Pool, at: int, end: int) -> tuple[StoredEvent, .
     async with connection(pool) as conn:
         rows = await conn.fetch(Q.leaves, list(range(at, end)), *EventFilter().values)
     return tuple(StoredEvent(*row) for row in rows)
-
-
-async def _pause(stop: asyncio.Event) -> None:
-    try:
-        await asyncio.wait_for(stop.wait(), LOOK)
-    except TimeoutError:
-        return

@@ -42,6 +42,7 @@ from broker.audit.attribution import (
 from broker.audit.complaints import Complaint, Complaints, Unused
 from broker.audit.disclosures import catch_up
 from broker.audit.evidence import borne_out
+from broker.audit.matching import matching
 from broker.audit.record import Auditor, put_on_record
 from broker.database import connection, queries
 from broker.ledger import EventIds
@@ -58,10 +59,6 @@ FOUND = {
     "none": "matches nobody in the ledger",
     "several": "matches several people in the ledger; which of them complained cannot be told",
 }
-
-
-class IdentifiersUsedUpError(Exception):
-    """The day's number of identifiers is used up in the records database."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,13 +167,8 @@ async def _match(
         [made] = await conn.fetch(Q.match_pass, question, tickets)
     sealed = iter(made["sealed"])
     told = [next(sealed) if c.kind == "ticket" else c.identifier for c in used]
-    try:
-        async with connection(records) as conn:
-            rows = await conn.fetch(Q.match_customers, made["pass"], [c.kind for c in used], told)
-    except asyncpg.PostgresError as exc:
-        if exc.sqlstate == "BK020":
-            raise IdentifiersUsedUpError from exc
-        raise
+    async with matching(records) as conn:
+        rows = await conn.fetch(Q.match_customers, made["pass"], [c.kind for c in used], told)
     matched: list[tuple[Complaint, str]] = []
     unused: list[Unused] = []
     first: dict[str, int] = {}

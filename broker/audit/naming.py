@@ -18,7 +18,7 @@ from uuid import UUID
 
 import asyncpg
 
-from broker.audit.leak import IdentifiersUsedUpError
+from broker.audit.matching import matching
 from broker.audit.record import Auditor, put_on_record
 from broker.database import connection, queries, transaction
 from broker.ledger import ADMIN_DOOR, Event, EventIds, EventKind, append_events
@@ -57,13 +57,8 @@ async def pseudonym_of(
     question = await put_on_record(pool, ids, by, {"query": query, "identifiers": 1})
     async with connection(pool) as conn:
         told = await conn.fetchval(Q.match_pass, question)
-    try:
-        async with connection(records) as conn:
-            return Question(question, await conn.fetchval(Q.match_customer, told, customer))
-    except asyncpg.PostgresError as exc:
-        if exc.sqlstate == "BK020":
-            raise IdentifiersUsedUpError from exc
-        raise
+    async with matching(records) as conn:
+        return Question(question, await conn.fetchval(Q.match_customer, told, customer))
 
 
 async def resolve(

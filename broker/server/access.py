@@ -43,6 +43,7 @@ from broker.settings import Settings
 from broker.shadowing import Shadowing
 from broker.telemetry import Metrics
 from broker.tickets import Tickets
+from broker.waiting import stopped
 
 log = logging.getLogger(__name__)
 
@@ -224,10 +225,7 @@ async def _watch(
             await refusals.record_counts()
         except BrokerError:
             log.warning("counted refusals not recorded")
-        try:
-            await asyncio.wait_for(stop.wait(), WATCH)
-        except TimeoutError:
-            continue
+        await stopped(stop, WATCH)
 
 
 async def _guard_trouble(records: RecordReader) -> str:

@@ -40,6 +40,7 @@ from broker.settings import Settings
 from broker.telemetry import Metrics
 from broker.tickets import TicketFeed
 from broker.tlog import Directory, LogState, Sequencer
+from broker.waiting import stopped
 
 log = logging.getLogger(__name__)
 
@@ -194,10 +195,7 @@ async def _watch(
             log.info("readiness changed", extra={"reason": why or "ready"})
             await port.set_ready(ready=not why)
             report(why)
-        try:
-            await asyncio.wait_for(stop.wait(), WATCH)
-        except TimeoutError:
-            continue
+        await stopped(stop, WATCH)
 
 
 def _show(metrics: Metrics, state: LogState) -> None:

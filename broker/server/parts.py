@@ -20,6 +20,7 @@ from broker.keys import SigningKeys
 from broker.server.worker import Report
 from broker.telemetry import Metrics, Sink, Telemetry
 from broker.traces import OtlpExport, exporter_from, open_store, resource_from
+from broker.waiting import stopped
 
 log = logging.getLogger(__name__)
 
@@ -57,11 +58,8 @@ async def until_there(
         except asyncpg.PostgresError as exc:  # it does answer: a password, a right or a migration is missing
             hint = "check its DSN, and that `broker migrate` was run"
             raise StartupError(f"{what}: {type(exc).__name__}; {hint}") from None
-        try:
-            await asyncio.wait_for(stop.wait(), RETRY)
-        except TimeoutError:
-            continue
-        raise StartupError("stopped before the start was through")
+        if await stopped(stop, RETRY):
+            raise StartupError("stopped before the start was through")
 
 
 async def open_telemetry(

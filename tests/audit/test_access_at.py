@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from broker.audit.access_at import BEFORE_HISTORY, access_at
-from broker.audit.leak import IdentifiersUsedUpError
+from broker.audit.matching import IdentifiersUsedUpError
 from broker.audit.record import put_on_record
 from tests.audit.privacy import ANNA, BEN, BY, CARL, CUSTOMER, desk_of, routed
 

@@ -14,7 +14,8 @@ import pytest
 
 from broker.audit.attribution import Verdict
 from broker.audit.complaints import Complaint, Complaints
-from broker.audit.leak import IdentifiersUsedUpError, LeakReport, attribute_leak
+from broker.audit.leak import LeakReport, attribute_leak
+from broker.audit.matching import IdentifiersUsedUpError
 from broker.audit.record import Auditor, put_on_record
 from broker.catalog import Catalog, Field, Kind, Mask
 from broker.cli import run

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +10,7 @@ from uuid import UUID
 
 import typer
 
+from broker.cli.audit.options import who
 from broker.cli.output import CommandFailedError, Progress, print_json, print_line, print_table, progress, say
 from broker.cli.persons import Administrator, run
 from broker.errors import StartupError
@@ -61,7 +61,7 @@ def attribute(
       broker audit attribute complaints.csv --as audrey
     """
     from broker.audit.complaints import MOST_BYTES, ComplaintFileError
-    from broker.audit.leak import IdentifiersUsedUpError
+    from broker.audit.matching import IdentifiersUsedUpError
 
     with file.open("rb") as source:
         data = source.read(MOST_BYTES + 1)
@@ -131,7 +131,7 @@ async def _ask(dsn: str, records_dsn: str, data: bytes, told: Progress, *, condi
         )
         try:
             return await attribute_leak(
-                pool, records, complaints, by=Auditor(f"os:{getpass.getuser()}"), ids=EventIds(),
+                pool, records, complaints, by=Auditor(who()), ids=EventIds(),
                 conditioned=conditioned, progress=told,
             )  # fmt: skip
         finally:

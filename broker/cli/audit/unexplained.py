@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import typer
 
+from broker.cli.audit.options import who
 from broker.cli.output import Progress, print_json, print_line, print_table, progress, say
 from broker.cli.persons import Administrator, run
 from broker.errors import StartupError
@@ -104,7 +104,7 @@ async def _ask(dsn: str, since: date, alpha: float, told: Progress) -> Unexplain
 
     pool = await open_pool(dsn, name="broker audit unexplained", max_size=1, statement_timeout=60)
     try:
-        by = Auditor(f"os:{getpass.getuser()}")
+        by = Auditor(who())
         return await unexplained_reads(pool, since, by=by, ids=EventIds(), alpha=alpha, progress=told)
     finally:
         await pool.close()

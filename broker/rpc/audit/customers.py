@@ -8,14 +8,14 @@ from typing import Any
 import asyncpg
 
 from broker.audit.erasing import erase
-from broker.audit.leak import IdentifiersUsedUpError
 from broker.audit.naming import resolve
-from broker.errors import RateLimitedError, RequestMalformedError
+from broker.errors import RequestMalformedError
 from broker.ledger import EventIds
 from broker.rpc import checks
 from broker.rpc.audit import AUDIT
 from broker.rpc.audit.asking import auditor_of
 from broker.rpc.audit.filters import pseudonym
+from broker.rpc.audit.reporting import identifiers_of_the_day
 from broker.rpc.calls import Call, Method, StreamedMethod
 from broker.v1 import audit_service_pb2 as pb
 
@@ -77,10 +77,8 @@ class CustomerMethods:
             checks.bounded(request.customer_id, "customer_id", checks.CUSTOMER_ID_LENGTH)
         )
         reason = checks.bounded(request.reason, "reason", checks.REASON_LENGTH)
-        try:
+        with identifiers_of_the_day():
             done = await erase(self._pools, self._ids, auditor_of(call), customer, reason)
-        except IdentifiersUsedUpError as exc:
-            raise RateLimitedError(cause="identifiers of the day") from exc
         call.decision_id = done.event_id
         return pb.EraseCustomerResponse(
             pseudonym=done.pseudonym,

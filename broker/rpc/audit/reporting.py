@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from broker.audit.leak import IdentifiersUsedUpError
+from broker.audit.matching import IdentifiersUsedUpError
 from broker.errors import RateLimitedError
 from broker.ledger import EventIds
 
