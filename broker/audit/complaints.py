@@ -164,8 +164,9 @@ def _line(
         why = "nobody was ever given any of its fields in clear"
     if why or contact is None:
         return Unused(line, why)
-    strange = sorted(names - known)
-    remarks = [Unused(line, f"used without {name}: nobody was ever given it in clear") for name in strange]
+    strange = len(names - known)  # whatever stands there is the file's, and may be anything
+    why = f"used without {strange} of its fields: nobody was ever given them in clear"
+    remarks = [Unused(line, why)] if strange else []
     return Complaint(line, kind, row["identifier"], contact, names & known), remarks
 
 

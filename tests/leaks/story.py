@@ -361,10 +361,17 @@ async def stores(story: Story) -> dict[str, bytes]:
                 " WHERE datname = current_database() AND usename LIKE 'broker%'"
             )
         )
+    async with connected(world.records_dsn()) as dba:
+        kept = ("match_quota", "installation", "install_step")  # not salts: they are by customer, and alone
+        guard = [written(await dba.fetch(f"SELECT * FROM broker_guard.{name}")) for name in kept]
+        guard.append(written(await dba.fetch(
+            "SELECT query FROM pg_stat_activity WHERE usename LIKE 'broker%'"
+        )))  # fmt: skip
     server_log = world.layout.serve_log.read_bytes() + story.log.getvalue().encode()
     return {
         "server log": server_log + world.databases.server.log.read_bytes(),
         "broker database": b"\n".join(dump.values()),
+        "guard": b"\n".join(guard),
         "spans": dump["broker.span"],
         "ledger": dump["broker.ledger_event"],
         "metrics": (await world.serve.get("/metrics"))[1].encode(),

@@ -10,13 +10,14 @@ import pytest
 import pytest_asyncio
 
 from broker.dev.world import World
-from tests.leaks import marked, story
+from tests.leaks import complaints, marked, story
 from tests.leaks.search import Marker, encodings, opened, parts, search, written
 from tests.promises.company import connected
 
 SENTENCES = {
     "server log": "No line of the broker's or of PostgreSQL's log names a customer.",
-    "broker database": "No row of the broker's own database holds a customer's data.",
+    "broker database": "No row of the broker's own database holds a customer's data, or a complaint's.",
+    "guard": "Nothing that the guard keeps beside salts holds a customer's data, or a complaint's.",
     "spans": "No span, attribute or link names a customer.",
     "ledger": "No leaf of the ledger and no column beside it names a customer.",
     "metrics": "No metric and no label names a customer.",
@@ -42,6 +43,7 @@ async def told() -> AsyncIterator[story.Story]:
             story.feed_goes_wrong,
             story.administer,
             story.break_down,
+            complaints.attribute,
             story.command_line,
         ):
             await step(tale)
@@ -56,7 +58,8 @@ async def kept(told: story.Story) -> dict[str, bytes]:
 
 def wanted(store: str, tale: story.Story) -> list[Marker]:
     """Gives what must not be in a store."""
-    return marked.markers() + (marked.number_markers(tale.tickets) if store in BY_PSEUDONYM else [])
+    by_number = marked.number_markers(tale.tickets) if store in BY_PSEUDONYM else []
+    return marked.markers() + complaints.claims() + by_number
 
 
 @pytest.mark.asyncio(loop_scope="module")
@@ -71,6 +74,9 @@ async def test_run_was_full(told, kept):
     assert set(reasons.split()) <= told.reasons
     for store in SENTENCES:
         assert len(kept[store]) > 500, store
+    assert kept["commands"].count(b'"matched": 4') == 2  # complaints named every marked customer
+    assert kept["commands"].count(b"kind,identifier,contact_time,fields") >= 4  # files that are none
+    assert kept["commands"].count(b"too many identifiers") == 1
     assert b"ValueError" in kept["server log"]  # the forced exception is in it, without its text
 
 
@@ -90,6 +96,7 @@ async def test_planted_leaks_are_found(told, kept):
     planted = {
         "server log": base64.urlsafe_b64encode(b'{"customer":"' + name.value.encode() + b'"}'),
         "broker database": name.value.encode().hex(),
+        "guard": name.value.upper(),
         "spans": email.value.replace("@", "%40"),
         "ledger": phone.value[-6:],
         "metrics": email.value.partition("@")[0],
@@ -126,6 +133,7 @@ async def test_planted_leaks_are_found(told, kept):
         **kept,
         **rows,
         "server log": kept["server log"] + planted["server log"],
+        "guard": kept["guard"] + planted["guard"].encode(),
         "metrics": kept["metrics"] + f'broker_requests{{agent="{planted["metrics"]}"}} 1\n'.encode(),
         "errors": kept["errors"] + planted["errors"].encode(),
         "tokens": kept["tokens"] + opened(planted["tokens"].encode()),
