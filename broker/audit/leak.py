@@ -82,6 +82,16 @@ class Suspect:
 
 
 @dataclass(frozen=True, slots=True)
+class Ranked:
+    """Who could be the source, and what of complaints and index could not be used."""
+
+    attribution: Attribution
+    suspects: tuple[Suspect, ...]
+    unused: tuple[Unused, ...]
+    tampered: tuple[UUID, ...]  # as in LeakReport
+
+
+@dataclass(frozen=True, slots=True)
 class LeakReport:
     """The whole answer."""
 
@@ -135,25 +145,37 @@ async def attribute_leak(
     })  # fmt: skip
     progress("Matching identifiers")
     customers, unused = await _match(pool, records, question, complaints.used)  # (2)
-    await catch_up(pool, progress)  # (3)
-    progress("Comparing with the ledger")
-    async with connection(pool) as conn:
-        names = {r["name_id"]: {"kind": r["kind"], "name": r["name"]} for r in await conn.fetch(Q.names)}
-        cases, more, tampered = await _cases(conn, customers, names)  # (4), (5)
-        chance = await _chance(conn, cases, names)
-        found = await asyncio.to_thread(attribute, cases, chance, conditioned=conditioned)  # (6)
-    suspects = _suspects(found, cases, names)
+    ranked = await rank(pool, customers, conditioned=conditioned, progress=progress)  # (3) to (6)
     await put_on_record(pool, ids, by, {
         "query": "attribute",
         "answers": str(question),
         "matched": sorted({pseudonym for _, pseudonym in customers}),
-        "verdict": found.verdict.name,
-        "named": [list(s.names) for s in suspects if s.candidate.named],
+        "verdict": ranked.attribution.verdict.name,
+        "named": [list(s.names) for s in ranked.suspects if s.candidate.named],
     })  # (7)  # fmt: skip
     return LeakReport(
-        question, found, suspects, tuple(sorted((*complaints.unused, *unused, *more), key=lambda u: u.line)),
-        complaints.lines, len(customers), tampered,
+        question, ranked.attribution, ranked.suspects,
+        tuple(sorted((*complaints.unused, *unused, *ranked.unused), key=lambda u: u.line)),
+        complaints.lines, len(customers), ranked.tampered,
     )  # fmt: skip
+
+
+async def rank(
+    pool: asyncpg.Pool,
+    customers: Sequence[tuple[Complaint, str]],
+    *,
+    conditioned: bool = True,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Ranked:
+    """Ranks who could have leaked what callers knew of customers, who go by pseudonym here; (3) to (6)."""
+    await catch_up(pool, progress)  # (3)
+    progress("Comparing with the ledger")
+    async with connection(pool) as conn:
+        names = {r["name_id"]: {"kind": r["kind"], "name": r["name"]} for r in await conn.fetch(Q.names)}
+        cases, unused, tampered = await _cases(conn, customers, names)  # (4), (5)
+        chance = await _chance(conn, cases, names)
+    found = await asyncio.to_thread(attribute, cases, chance, conditioned=conditioned)  # (6)
+    return Ranked(found, _suspects(found, cases, names), tuple(unused), tampered)
 
 
 async def _match(

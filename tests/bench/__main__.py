@@ -23,7 +23,18 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import attribution, compare, decision, events, exposure, propagation, reads, replay, scale
+from tests.bench import (
+    attribution,
+    attribution_time,
+    compare,
+    decision,
+    events,
+    exposure,
+    propagation,
+    reads,
+    replay,
+    scale,
+)
 
 PARTS = (
     "reads",
@@ -97,6 +108,8 @@ def main() -> None:
         elif part == "attribution":
             result[part] = attribution.run(quick=options.quick, say=say)
             out.print(attribution.table(result[part]), attribution.table_elsewhere(result[part]))
+            result[part]["time"] = asyncio.run(attribution_time.run(quick=options.quick, say=say))
+            out.print(attribution_time.table(result[part]["time"]), highlight=False)
         elif part == "propagation":
             result[part] = asyncio.run(propagation.run(quick=options.quick, say=say))
             out.print(propagation.table(result[part]), highlight=False)

@@ -54,7 +54,8 @@ SELECT
     overlay(overlay(md5(n::text) PLACING '7' FROM 13 FOR 1)
         PLACING left(replace(broker.uuid7_floor(t.at)::text, '-', ''), 12) FROM 1 FOR 12)::uuid,
     t.at, CASE WHEN n % $4::bigint = 0 THEN 1 ELSE 2 + abs(hashint8(n)) % 499 END,
-    501 + abs(hashint8(n + 7)) % 3, 1 + abs(hashint8(n + 11)) % 12, 1 + abs(hashint8(n + 13)) % 40, 1,
+    501 + abs(hashint8(n + 7)) % 3, 1 + abs(hashint8(n + 11)) % 12, 1 + abs(hashint8(n + 13)) % 40,
+    1 + (date_trunc('week', t.at)::date - date_trunc('week', $5::timestamptz)::date) / 7,
     md5('g' || n / 5)::uuid, md5('c' || abs(hashint8(n + 17)) % ($3::bigint / 5)), md5('t' || n / 5)
 FROM generate_series($1::bigint, $2::bigint - 1) AS n
 CROSS JOIN LATERAL (
@@ -67,26 +68,27 @@ SLICE = 500_000
 
 async def run(*, quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
     """Fills the index and asks."""
-    folder = _folder()
-    server = EmbeddedPostgres(folder / "pg", fsync=False)
+    parent = folder()
+    server = EmbeddedPostgres(parent / "pg", fsync=False)
     server.start()
     try:
         return await _measure(server, *(QUICK if quick else FULL), say)
     finally:
         server.remove()
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(parent, ignore_errors=True)
 
 
-def _folder() -> Path:
+def folder() -> Path:
     """Makes a folder that the server's own user may pass through."""
     parent = Path(tempfile.mkdtemp(prefix="broker-bench-"))
     parent.chmod(0o711)
     return parent
 
 
-async def _measure(
+async def fill(
     server: EmbeddedPostgres, count: int, of_agent: int, say: Callable[[str], None]
-) -> dict[str, Any]:
+) -> asyncpg.Connection:
+    """Fills the index; gives a superuser's connection. Strata are numbered by week, from the first on."""
     conn = await asyncpg.connect(server.dsn())
     await conn.execute(ROLES.read_text("utf-8"))
     for role in ("broker_owner", "broker_auditor"):
@@ -106,6 +108,13 @@ async def _measure(
     for definition in made:
         await conn.execute(definition, timeout=600)
     await conn.execute("VACUUM ANALYZE broker.disclosure", timeout=600)
+    return conn
+
+
+async def _measure(
+    server: EmbeddedPostgres, count: int, of_agent: int, say: Callable[[str], None]
+) -> dict[str, Any]:
+    conn = await fill(server, count, of_agent, say)
     customer = await conn.fetchval("SELECT customer FROM broker.disclosure WHERE agent_id = 1 LIMIT 1")
     day = END - timedelta(days=100)
     pool = await open_pool(
