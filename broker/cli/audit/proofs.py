@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 import typer
@@ -134,8 +135,13 @@ def verify_proof(
     if missing := [each.name for each in witnesses if each.name not in times]:
         raise CommandFailedError(f"the checkpoint is not cosigned by {', '.join(missing)}")
     if isinstance(proof, InclusionProof):
-        answer = {"proves": "inclusion", "index": proof.index, "event": json.loads(proof.leaf)}
-        sentence = f"event {answer['event']['id']} is leaf {proof.index} of the log of size {found.size}"
+        event = _event_in(proof.leaf)
+        answer = {"proves": "inclusion", "index": proof.index, "event": event}
+        sentence = (
+            f"leaf {proof.index} of the log of size {found.size} is no event"
+            if event is None
+            else f"event {event['id']} is leaf {proof.index} of the log of size {found.size}"
+        )
     else:
         answer = {"proves": "consistency", "old_size": proof.old_size}
         sentence = f"the log of size {found.size} continues that of size {proof.old_size}"
@@ -151,7 +157,20 @@ def verify_proof(
     for name, time in times.items():
         say(f"cosigned by {name} at {datetime.fromtimestamp(time, UTC):%Y-%m-%d %H:%M:%S} UTC")
     if isinstance(proof, InclusionProof):
-        print_line(proof.leaf.decode("ascii", "replace"))
+        shown = proof.leaf.decode("ascii", "replace")
+        print_line(
+            shown if shown.isascii() and shown.isprintable() else base64.b64encode(proof.leaf).decode()
+        )
+
+
+def _event_in(leaf: bytes) -> dict[str, Any] | None:
+    """Gives the event of a proven leaf; None where whoever could append put something else there."""
+    try:
+        found: dict[str, Any] = json.loads(leaf)
+        UUID(found["id"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return found
 
 
 def _over_port(
