@@ -7,7 +7,7 @@
 
 Invariants:
 - "could" is never less than it was: what is not known is decided both ways, or said;
-- nothing is guessed: an agent whose token was never seen before that time has unknown roles, not none.
+- nothing is guessed: an agent whose token was not seen before that time has unknown roles, not none.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 
@@ -35,6 +36,9 @@ Q = queries("access_at")
 
 USED_UP = "BK140"
 """The database's word for: asked of too many customers today."""
+
+LOOKED_BACK = 1000
+"""Events of an agent, back from that time, among which their last token is looked for."""
 
 UNKNOWABLE = (
     "whether the feed was fresh at that moment, which every read needs",
@@ -63,7 +67,7 @@ class Could:
     opened_by: str
     since: datetime  # when the relation began
     suspended: bool  # then nothing could be read, whatever stands here
-    groups_time: datetime | None  # None: no token of theirs was seen before
+    groups_time: datetime | None  # None: no token of theirs was seen before, or not for long
     roles: tuple[str, ...]
     absent: Mapping[str, Mapping[str, str]]  # purpose -> field -> level
     present: Mapping[str, Mapping[str, str]]
@@ -93,6 +97,7 @@ class Did:
 class AccessAt:
     """The answer."""
 
+    event_id: UUID | None  # the question on record; None where it came over a port that did not tell
     time: datetime
     pseudonym: str  # "": no agent was ever granted anything of this customer
     policy_version: str  # "": none was in force
@@ -127,7 +132,7 @@ async def access_at(
     found = await pseudonym_of(pool, records, ids, by, "access", customer)
     pseudonym = found.pseudonym or ""
     await put_on_record(pool, ids, by, {"query": "access of", "customer": pseudonym, "at": time.isoformat()})
-    await catch_up(pool)
+    # (2) before the index is brought up to now, which may take longer than a question stands.
     async with connection(pool) as conn:
         try:
             standing = await conn.fetch(Q.standing, found.event_id, customer, time)
@@ -138,13 +143,18 @@ async def access_at(
         version = await conn.fetchrow(Q.policy, time)
         began = await conn.fetchval(Q.history_start)
         agents = sorted({row["agent"] for row in standing})
-        tokens = {row["agent"]: row for row in await conn.fetch(Q.seen_in_tokens, agents, time)}
-        did = await conn.fetch(Q.did, pseudonym, time) if pseudonym else []
+        tokens = {row["agent"]: row for row in await conn.fetch(Q.seen_in_tokens, agents, time, LOOKED_BACK)}
+    did = []
+    if pseudonym:
+        await catch_up(pool)
+        async with connection(pool) as conn:
+            did = await conn.fetch(Q.did, pseudonym, time)
     policy = None
     if version is not None and standing:
         files = PolicyFiles.from_mapping(json.loads(version["files"]))
         policy = await asyncio.to_thread(load_known, files, str(version["version"]), today=time.date())
     return AccessAt(
+        event_id=found.event_id,
         time=time,
         pseudonym=pseudonym,
         policy_version=str(version["version"]) if version is not None else "",
@@ -155,7 +165,7 @@ async def access_at(
 
 
 def _could(row: Any, token: Any, policy: Policy | None) -> Could:
-    groups = frozenset(json.loads(token["leaf"])["detail"]["groups"]) if token is not None else frozenset()
+    groups = frozenset(json.loads(token["groups"])) if token is not None else frozenset()
     roles = policy.roles_of(groups) if policy is not None else frozenset()
     return Could(
         agent=row["agent"],

@@ -14,7 +14,7 @@ def access_report(m: pb.ReportAccessResponse, time: datetime) -> values.AccessRe
     """Gives who could and who did, at the time that was asked about."""
     return values.AccessReport(
         time, m.pseudonym, m.policy_version, tuple(map(_could, m.could)), tuple(map(_did, m.did)),
-        tuple(m.not_knowable),
+        tuple(m.not_knowable), m.decision_id,
     )  # fmt: skip
 
 

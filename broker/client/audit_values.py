@@ -263,6 +263,7 @@ class AccessReport:
     could: tuple[PossibleAccess, ...]
     did: tuple[ActualAccess, ...]
     not_knowable: tuple[str, ...]
+    decision_id: str  # the ledger event of the question
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,14 +10,25 @@ SELECT version, files, create_time FROM broker.policy_version
 WHERE create_time <= $1 ORDER BY version DESC LIMIT 1;
 
 -- name: seen_in_tokens
--- Finds, for each agent, the last decision before a time and the groups that their token named then.
-SELECT a.agent, e.record_time, e.leaf
+-- Finds, for each agent, the last decision before a time and the groups that their token named then: among their last
+-- $3 events, because it is not said that any of them has groups. What are no groups in a leaf are none.
+SELECT a.agent, e.record_time, e.groups
 FROM unnest($1::text[]) AS a (agent)
 CROSS JOIN LATERAL (
-    SELECT l.record_time, l.leaf FROM broker.ledger_event AS l
+    SELECT l.record_time, d.groups
+    FROM (
+        SELECT o.id, o.record_time, o.kind, o.leaf FROM broker.ledger_event AS o
+        WHERE o.agent = a.agent AND o.id < broker.uuid7_floor($2::timestamptz)
+        ORDER BY o.id DESC LIMIT $3
+    ) AS l
+    CROSS JOIN LATERAL (
+        SELECT CASE
+            WHEN l.kind IN ('grant', 'read', 'denial') THEN broker.leaf_detail(l.leaf) -> 'groups'
+        END AS groups OFFSET 0
+    ) AS d
     WHERE
-        l.agent = a.agent AND l.id < broker.uuid7_floor($2::timestamptz) AND l.kind IN ('grant', 'read', 'denial')
-        AND broker.leaf_detail(l.leaf) ? 'groups'
+        jsonb_typeof(d.groups) = 'array'
+        AND NOT jsonb_path_exists(d.groups, 'strict $[*] ? (@.type() != "string")', silent => true)
     ORDER BY l.id DESC LIMIT 1
 ) AS e;
 

@@ -1631,10 +1631,13 @@ class ReportAccessResponse(_message.Message):
     COULD_FIELD_NUMBER: _builtins.int
     DID_FIELD_NUMBER: _builtins.int
     NOT_KNOWABLE_FIELD_NUMBER: _builtins.int
+    DECISION_ID_FIELD_NUMBER: _builtins.int
     pseudonym: _builtins.str
     """Output only. The customer's pseudonym; empty where no agent was ever granted anything of them."""
     policy_version: _builtins.str
     """Output only. Version of the policy of then; empty where none was in force."""
+    decision_id: _builtins.str
+    """Output only. Id of the ledger event of this question."""
     @_builtins.property
     def could(self) -> _containers.RepeatedCompositeFieldContainer[Global___PossibleAccess]:
         """Output only. Who stood to the customer's tickets somehow."""
@@ -1655,10 +1658,11 @@ class ReportAccessResponse(_message.Message):
         could: _abc.Iterable[Global___PossibleAccess] | None = ...,
         did: _abc.Iterable[Global___ActualAccess] | None = ...,
         not_knowable: _abc.Iterable[_builtins.str] | None = ...,
+        decision_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["could", b"could", "did", b"did", "not_knowable", b"not_knowable", "policy_version", b"policy_version", "pseudonym", b"pseudonym"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["could", b"could", "decision_id", b"decision_id", "did", b"did", "not_knowable", b"not_knowable", "policy_version", b"policy_version", "pseudonym", b"pseudonym"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1702,7 +1706,9 @@ class PossibleAccess(_message.Message):
 
     @_builtins.property
     def groups_time(self) -> _timestamp_pb2.Timestamp:
-        """Output only. Time of the last token before, which tells the roles; unset: roles are not known."""
+        """Output only. Time of the last token before, which tells the roles; unset: none in the agent's last thousand
+        events, and roles are not known.
+        """
 
     @_builtins.property
     def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

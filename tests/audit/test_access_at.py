@@ -7,6 +7,7 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
+from broker.audit import access_at as access_module
 from broker.audit.access_at import BEFORE_HISTORY, access_at
 from broker.audit.matching import IdentifiersUsedUpError
 from broker.audit.record import put_on_record
@@ -82,6 +83,56 @@ async def test_decides_by_the_policy_and_the_roles_of_then(desk):
     assert one.absent["resolve-ticket"].keys() <= one.present["resolve-ticket"].keys()
     [later] = (await ask(desk, at + timedelta(seconds=30))).could
     assert later.could is False
+
+
+async def test_words_that_are_no_groups_are_passed_over(desk):
+    """A leaf says what a worker wrote: the token before it tells the roles, and no answer fails."""
+    await desk.pseudonym()
+    early = await desk.now() - timedelta(seconds=50)
+    await seen(desk, ANNA, ["support-tier1"], early)
+    for second, groups in enumerate((5, "support-tier1", {"a": 1}, [1], [["x"]], [None], None)):
+        await seen(desk, ANNA, groups, early + timedelta(seconds=second + 1))
+    await seen(desk, BEN, 5, early)
+    await desk.open("T-1", ANNA, BEN)
+
+    one, other = (await ask(desk, await desk.now())).could
+    assert (one.groups_time, one.roles, one.could) == (early, ("tier1",), True)
+    assert (other.groups_time, other.could) == (None, None)
+
+
+async def test_a_token_is_looked_for_among_the_last_events(desk, monkeypatch):
+    """However long an agent's history without groups: what lies behind so many events is not known."""
+    monkeypatch.setattr("broker.audit.access_at.LOOKED_BACK", 5)
+    await desk.pseudonym()
+    early = await desk.now() - timedelta(seconds=50)
+    await seen(desk, ANNA, ["support-tier1"], early)
+    for second in range(1, 5):
+        await desk.audited.put(
+            kind="outcome", outcome="done", agent=ANNA, at=early + timedelta(seconds=second)
+        )
+    await desk.open("T-1", ANNA)
+    known = [one.could for one in (await ask(desk, await desk.now())).could]
+    await desk.audited.put(kind="outcome", outcome="done", agent=ANNA, at=early + timedelta(seconds=6))
+
+    assert known == [True]
+    assert [one.could for one in (await ask(desk, await desk.now())).could] == [None]
+
+
+async def test_an_index_that_takes_its_time_outlives_no_question(desk, monkeypatch):
+    """A question stands for ten minutes; the first walk over a large ledger takes longer."""
+    pseudonym = await desk.pseudonym()
+    await desk.open("T-1", ANNA)
+    await desk.audited.put(agent=ANNA, customer=pseudonym)
+    real = access_module.catch_up
+
+    async def outlasting(pool):
+        await desk.audited.conn.execute("SET session_replication_role = replica")
+        await desk.audited.conn.execute("DELETE FROM broker.ledger_event WHERE kind = 'auditor_query'")
+        await real(pool)
+
+    monkeypatch.setattr(access_module, "catch_up", outlasting)
+    answer = await ask(desk, await desk.now())
+    assert [one.agent for one in answer.could] == [one.agent for one in answer.did] == [ANNA]
 
 
 async def test_a_suspended_agent_could_not(desk):

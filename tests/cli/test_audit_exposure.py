@@ -199,7 +199,9 @@ def test_over_the_port_it_says_the_same(broker, name, company, tmp_path):
     assert len(here["not_used"]) == 2
 
     asked = ("audit", "access", "--customer-id", "5", "--at", "2026-11-01T08:00", "--json")
-    assert broker(*asked, *person).data == broker(*asked).data
+    for answer in (here := broker(*asked).data, there := broker(*asked, *person).data):
+        assert answer.pop("event_id")
+    assert here == there
     for answer in (here := broker("audit", "unexplained", "--json").data,
                    there := broker("audit", "unexplained", "--json", *person).data):  # fmt: skip
         del answer["event_id"]

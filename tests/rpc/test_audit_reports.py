@@ -130,6 +130,10 @@ async def test_access(company, pool):
     assert [asdict(one) for one in found.did] == [asdict(one) for one in core.did]
     assert (found.pseudonym, found.policy_version) == (core.pseudonym, core.policy_version)
     assert found.not_knowable == core.not_knowable
+    [question] = await pool.fetch(
+        "SELECT kind, agent FROM broker.ledger_event WHERE id = $1", uuid.UUID(found.decision_id)
+    )
+    assert tuple(question) == ("auditor_query", f"{ADMIN_ISSUER}|audrey")
     assert ALICE in {one.agent for one in found.could} & {one.agent for one in found.did}
     assert asked.agent == f"{ADMIN_ISSUER}|audrey"
     assert asked.detail == {"query": "access of", "customer": found.pseudonym, "at": now.isoformat()}

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
 
 import typer
 
@@ -67,9 +68,14 @@ def _over_port(administrator: Administrator, customer: str, time: datetime) -> A
 
     found = run(administrator, AuditClient, lambda client: client.access(customer, time))
     return AccessAt(
-        time, found.pseudonym, found.policy_version, tuple(Could(**asdict(one)) for one in found.could),
-        tuple(Did(**asdict(one)) for one in found.did), found.not_knowable,
-    )  # fmt: skip
+        event_id=UUID(found.decision_id) if found.decision_id else None,
+        time=time,
+        pseudonym=found.pseudonym,
+        policy_version=found.policy_version,
+        could=tuple(Could(**asdict(one)) for one in found.could),
+        did=tuple(Did(**asdict(one)) for one in found.did),
+        not_knowable=found.not_knowable,
+    )
 
 
 async def _run(settings: Settings, customer: str, time: datetime) -> AccessAt:

@@ -58,6 +58,7 @@ class AgentMethods:
         at = self._reporting
         with identifiers_of_the_day():
             found = await access_at(at.reports, at.records, at.ids, auditor_of(call), customer, time)
+        call.decision_id = found.event_id
         return _accesses(found)
 
     async def _unexplained(
@@ -97,6 +98,7 @@ def _accesses(found: AccessAt) -> pb.ReportAccessResponse:
         could=map(_could, found.could),
         did=map(_did, found.did),
         not_knowable=found.not_knowable,
+        decision_id=str(found.event_id),
     )
 
 
