@@ -23,7 +23,7 @@ from broker.client.policy_values import (
 from broker.v1 import policy_service_pb2 as pb
 from broker.v1 import policy_service_pb2_grpc
 
-EXAMINATION = 180.0
+EXAMINATION = 230.0
 """Seconds of a call that examines a policy."""
 
 

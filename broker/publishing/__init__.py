@@ -6,6 +6,7 @@
     examining.py    the gate and other questions, asked in child processes
     child.py, tasks.py   both ends of such a process, within bounds of time and memory
     publisher.py    propose, approve, reject, withdraw, roll back: each one transaction with its event
+    verdicts.py     what the database says of a proposal, as refusals
     guard.py        whether the installed guard covers a catalog
     founding.py     version 1 on a new database, and the broken glass
     reading.py      proposals, versions and workers, for people who look
@@ -18,7 +19,7 @@ Invariants:
 - nothing here decides: a version is what `policy` serves, and the append asks for its number.
 """
 
-from broker.publishing.child import Child
+from broker.publishing.child import MOST_SECONDS, Child
 from broker.publishing.examining import ChildExaminer, Questions, in_this_process
 from broker.publishing.founding import Founding
 from broker.publishing.gate import Examination, examine
@@ -28,6 +29,7 @@ from broker.publishing.reading import Reading, telling
 from broker.publishing.values import Administrator, Draft, Proposal, ProposalState, Version, Worker
 
 __all__ = [
+    "MOST_SECONDS",
     "Administrator",
     "Child",
     "ChildExaminer",

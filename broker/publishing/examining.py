@@ -3,43 +3,87 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from broker.errors import PolicyUnavailableError
+from broker.model import Agent, same_person
 from broker.policy.bundle import Bundle
-from broker.publishing.child import Child, ChildFailedError
+from broker.publishing.child import MOST_SECONDS, MOST_WAIT, Child, ChildBusyError, ChildFailedError
 from broker.publishing.gate import Examination, Question, Seat, examine
 from broker.publishing.values import Administrator
 
 Examine = Callable[[Question], Awaitable[Examination]]
 """Examines a candidate off the event loop."""
 
-REPLAY_SECONDS = 60.0
-"""Longest replay beside a proposal; a longer one is asked for by itself."""
+REPLAY_SECONDS, REPLAY_WAIT = 50.0, 5.0
+"""Longest replay beside a proposal, and wait for its turn; a longer one is asked for by itself."""
+
+URGENT_WAIT = 60.0
+"""Longest wait for the turn of an approval or an emergency: for the longest one before it, nearly."""
 
 REPLAY_DAYS = timedelta(days=30)
 
+BUSY = "Other policies are being examined; try again in a minute."
+BUSY_ASKED = "Other questions are being answered; try again in a minute."
+BUSY_SELF = "A policy of yours is being examined; try again when it has been."
 NOT_EXAMINED = "the examination did not end well: {}; make the policy smaller"
 
 
 class ChildExaminer:
-    """Examines in a child process; what goes wrong with it is a refusal."""
+    """Examines in child processes; what goes wrong with one is a refusal.
 
-    def __init__(self, child: Child | None = None) -> None:
-        """Takes what runs tasks."""
-        self._child = child or Child()
+    Two of them: proposals, and many may propose, keep no approval and no emergency waiting. Each examines
+    one policy of a person at a time.
+    """
+
+    def __init__(self) -> None:
+        """Nothing runs before the first question."""
+        self._proposals, self._urgent = _Lane(MOST_WAIT), _Lane(URGENT_WAIT)
 
     async def __call__(self, question: Question) -> Examination:
-        """Examines."""
+        """Examines.
+
+        Raises:
+            PolicyUnavailableError: others are examined, or another policy of the same person's is.
+        """
+        lane = self._urgent if question.urgent else self._proposals
         try:
-            return Examination.from_mapping(await self._child(_examination(question)))
+            with lane.only(question.person):
+                found = await lane.child(_examination(question), wait=lane.wait)
+            return Examination.from_mapping(found)
+        except ChildBusyError:
+            raise PolicyUnavailableError(cause="busy", detail=BUSY) from None
         except ChildFailedError as exc:
             return Examination(refusals=(NOT_EXAMINED.format(exc),))
         except (KeyError, TypeError):
             return Examination(refusals=(NOT_EXAMINED.format("it answered strangely"),))
+
+
+class _Lane:
+    """A child, and whose policies wait for it."""
+
+    def __init__(self, wait: float) -> None:
+        self.child = Child()
+        self.wait = wait
+        self._persons: list[Agent] = []
+
+    @contextmanager
+    def only(self, person: Agent | None) -> Iterator[None]:
+        """Lets a person in once at a time."""
+        if person is None:
+            yield
+            return
+        if any(same_person(person, other) for other in self._persons):
+            raise PolicyUnavailableError(cause="busy with the same person's", detail=BUSY_SELF)
+        self._persons.append(person)
+        try:
+            yield
+        finally:
+            self._persons.remove(person)
 
 
 async def in_this_process(question: Question) -> Examination:
@@ -48,7 +92,7 @@ async def in_this_process(question: Question) -> Examination:
 
 
 class Questions:
-    """What administrators ask about policies; every answer is the object that the command prints as JSON."""
+    """What administrators ask about policies; every answer is an object for JSON."""
 
     def __init__(
         self,
@@ -96,11 +140,11 @@ class Questions:
 
     async def replay(
         self, by: Administrator, bundle: Bundle, since: datetime, until: datetime,
-        *, seconds: float = REPLAY_SECONDS,
+        *, seconds: float, wait: float = MOST_WAIT,
     ) -> dict[str, Any]:  # fmt: skip
         """Takes recorded decisions again under a bundle; the replay's event names who asked."""
         return await self._ask(
-            "replay", bundle, seconds=seconds, dsn=self._dsn, since=since.isoformat(),
+            "replay", bundle, seconds=seconds, wait=wait, dsn=self._dsn, since=since.isoformat(),
             until=until.isoformat(), person=by.key, asked_by=by.console, trace_id=by.trace_id,
         )  # fmt: skip
 
@@ -108,12 +152,20 @@ class Questions:
         """Replays the last days for a proposal's report; that it took too long is part of the report."""
         now = datetime.fromtimestamp(self._clock(), UTC)
         try:
-            return await self.replay(by, bundle, now - REPLAY_DAYS, now)
+            return await self.replay(
+                by, bundle, now - REPLAY_DAYS, now, seconds=REPLAY_SECONDS, wait=REPLAY_WAIT
+            )
         except PolicyUnavailableError as exc:
             return {"findings": [f"no replay: {exc.cause}"]}
 
     async def _ask(
-        self, task: str, bundle: Bundle, *, seconds: float | None = None, **more: object
+        self,
+        task: str,
+        bundle: Bundle,
+        *,
+        seconds: float = MOST_SECONDS,
+        wait: float = MOST_WAIT,
+        **more: object,
     ) -> dict[str, Any]:
         """Asks a child.
 
@@ -121,11 +173,11 @@ class Questions:
             PolicyUnavailableError: it gave no answer.
         """
         today = datetime.fromtimestamp(self._clock(), UTC).date().isoformat()
-        bound = {} if seconds is None else {"seconds": seconds}
+        asked = {"task": task, "bundle": _texts(bundle), "today": today, **more}
         try:
-            return await self._child(
-                {"task": task, "bundle": _texts(bundle), "today": today, **more}, **bound
-            )
+            return await self._child(asked, seconds=seconds, wait=wait)
+        except ChildBusyError:
+            raise PolicyUnavailableError(cause="busy", detail=BUSY_ASKED) from None
         except ChildFailedError as exc:
             raise PolicyUnavailableError(cause=str(exc), detail="The question took too much.") from None
 

@@ -16,6 +16,7 @@ from datetime import date
 from typing import Any
 
 from broker.errors import PolicyInvalidError
+from broker.model import Agent
 from broker.policy import AdminTable, Policy, load
 from broker.policy.bundle import Bundle
 from broker.policy.compare import Area, Direction, compare
@@ -54,6 +55,8 @@ class Question:
     author: Seat | None = None
     approver: Seat | None = None
     thorough: bool = True  # compare with Casbin for seconds
+    person: Agent | None = None  # who asks
+    urgent: bool = False  # an approval or an emergency
 
 
 @dataclass(frozen=True, slots=True)

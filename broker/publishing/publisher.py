@@ -13,7 +13,6 @@ import json
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -21,15 +20,11 @@ import asyncpg
 
 from broker.database import Connection, queries, transaction, translated
 from broker.errors import (
-    BrokerError,
-    NotAuthorError,
     PolicyInvalidError,
     PolicyRefusedError,
     ProposalDigestError,
-    ProposalEndedError,
     ProposalNotFoundError,
     ProposalOvertakenError,
-    ProposalsFullError,
     SecondPersonError,
     VersionNotFoundError,
 )
@@ -44,6 +39,7 @@ from broker.publishing.examining import Examine
 from broker.publishing.gate import Examination, Question, Seat
 from broker.publishing.reading import Reading, telling
 from broker.publishing.values import Administrator, Draft, Proposal, ProposalState
+from broker.publishing.verdicts import refusal
 
 Q = queries("publishing")
 
@@ -56,22 +52,8 @@ MOST_OPEN = 20
 MOST_OF_AUTHOR = 10
 """Proposals of one person that may wait at a time: nobody alone keeps the others' out."""
 
-REFUSALS: Mapping[str, type[BrokerError]] = MappingProxyType(
-    {
-        "unknown": ProposalNotFoundError,
-        "overtaken": ProposalOvertakenError,
-        "digest": ProposalDigestError,
-        "full": ProposalsFullError,
-        "self": SecondPersonError,
-        "widens": SecondPersonError,
-        "not-author": NotAuthorError,
-    }
-)
-"""What the database says, but for the states of a proposal that has ended."""
-
 Check = Callable[[Bundle, Bundle | None], Awaitable[None]]
 """Refuses a bundle that what is installed cannot serve, beside the one in force, where that can be read."""
-
 Replays = Callable[[Administrator, Bundle], Awaitable[Mapping[str, Any]]]
 """Says how recorded decisions would have been under a bundle."""
 
@@ -141,8 +123,8 @@ class Publisher:
         base = int(version)
         if draft.base not in {0, base}:
             raise ProposalOvertakenError(metadata={"version": version})
-        question = self._question(draft.bundle, active, by, replaces_tests=draft.replaces_tests)
-        found = await self._examine(question)
+        more = {"replaces_tests": draft.replaces_tests, "urgent": draft.alone}
+        found = await self._examine(self._question(draft.bundle, active, by, **more))
         detail = {"digest": draft.bundle.digest, "why": draft.reason, "widens": found.widens}
         if found.refusals:
             async with transaction(self._pool) as conn:
@@ -238,7 +220,7 @@ class Publisher:
                     reason,
                 )  # fmt: skip
             if verdict != "ok":
-                raise _refusal(verdict)
+                raise refusal(verdict)
             event = await self._record(conn, by, act, {"proposal": str(proposal_id), "why": reason})
         return event, await self.proposal(proposal_id)
 
@@ -289,7 +271,7 @@ class Publisher:
                 MOST_OF_AUTHOR, alone,
             )  # fmt: skip
         if verdict != "open":
-            raise _refusal(verdict)
+            raise refusal(verdict)
 
     async def _number(
         self, conn: Connection, by: Administrator, proposal_id: UUID, digest: str, *, alone: bool
@@ -298,7 +280,7 @@ class Publisher:
         with translated():
             row = await conn.fetchrow(Q.may_publish, proposal_id, digest, by.key, alone)
         if row is None or row["verdict"] != "ok":
-            raise _refusal(row["verdict"] if row else "unknown")
+            raise refusal(row["verdict"] if row else "unknown")
         return int(row["version"])
 
     async def _publish(
@@ -362,6 +344,7 @@ class Publisher:
         *,
         replaces_tests: bool = False,
         approves: bool = False,
+        urgent: bool = False,
     ) -> Question:
         seat = Seat(by.person.groups, by.console)
         return Question(
@@ -372,6 +355,8 @@ class Publisher:
             replaces_tests=replaces_tests or approves,  # what it replaces was told when it was proposed
             author=None if approves else seat,
             approver=seat if approves else None,
+            person=by.person.agent,
+            urgent=urgent or approves,
             # Files that are in force, or were proposed, have been held against Casbin at length.
             thorough=self._thorough
             and not approves
@@ -391,10 +376,3 @@ def _named(proposal: Proposal) -> dict[str, object]:
 def _agent(key: str) -> Agent:
     issuer, _, subject = key.partition("|")
     return Agent(issuer, subject)
-
-
-def _refusal(verdict: str) -> BrokerError:
-    """Makes a refusal of what the database said."""
-    if kind := REFUSALS.get(verdict):
-        return kind(cause=verdict)
-    return ProposalEndedError(cause=verdict, metadata={"state": verdict})

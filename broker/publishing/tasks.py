@@ -2,7 +2,8 @@
 
 Invariants:
 - address space and core files are bounded before anything is read;
-- a task is a JSON object with texts in it; its answer is one, too.
+- a task is a JSON object with texts in it; its answer is one, too;
+- a task that fails says the name of the exception and nothing else: its text may quote a file.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import asyncio
 import json
 import resource
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import date, datetime
 from typing import Any
 
@@ -20,7 +21,7 @@ from broker.model import Facts, Level
 from broker.policy import Policy, PolicyFiles, load
 from broker.policy.bundle import Bundle
 from broker.policy.compare import compare
-from broker.policy.everywhere import default_role_sets, note_on
+from broker.policy.everywhere import OTHER_KIND, default_role_sets, note_on
 from broker.policy.explain import explain_point
 from broker.policy.lint import lint
 from broker.policy.rules import CONDITIONS
@@ -39,8 +40,12 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     task = json.load(sys.stdin)
-    json.dump(TASKS[task["task"]](task), sys.stdout, default=str)
-    return 0
+    try:
+        answer, code = TASKS[task["task"]](task), 0
+    except Exception as exc:  # noqa: BLE001 - the parent logs which
+        answer, code = {"died": type(exc).__name__}, 1
+    json.dump(answer, sys.stdout, default=str)
+    return code
 
 
 def _examine(task: Task) -> dict[str, Any]:
@@ -94,6 +99,9 @@ def _who_can(task: Task) -> dict[str, Any]:
     policy = _load(bundle_of(task["bundle"]), task)
     sets = [_roles(policy, names.split("+")) for names in task["role_sets"]] or None
     fixed = {name: word for name, word in task["facts"].items() if word}
+    catalog = policy.catalog
+    _word(fixed.get("purpose"), catalog.purposes, "purpose")
+    _word(fixed.get("ticket_kind"), (*catalog.ticket_kinds, OTHER_KIND), "ticket kind")
     level = Level(task["level"]) if task["level"] else None
     ways = who_can(policy, _field(policy, task["field"]), level=level, role_sets=sets, **fixed)
     note = "" if sets else note_on(default_role_sets(policy))
@@ -159,6 +167,11 @@ def _field(policy: Policy, name: str) -> str:
     if name not in policy.catalog.fields:
         raise PolicyInvalidError(["the policy has no field of that name"])
     return name
+
+
+def _word(word: str | None, known: Collection[str], what: str) -> None:
+    if word is not None and word not in known:
+        raise PolicyInvalidError([f"the policy has no {what} of that name"])
 
 
 def _roles(policy: Policy, names: list[str]) -> frozenset[str]:

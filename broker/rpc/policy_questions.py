@@ -1,6 +1,7 @@
 """The RPCs of PolicyService that only ask: what is wrong, what would change, who can see what, and why.
 
-Each answers with the JSON object that the command of the same name prints with `--json`.
+Each answers with a JSON object. Those of Test, Replay, Explain and WhoCan are what the commands of the same
+names print with `--json`; `check` adds the counts of a good policy, and `compare` the names of both sides.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from broker.errors import RequestMalformedError, VersionNotFoundError
 from broker.model import Level, OpenedBy, Presence, Provenance, Relation
 from broker.policy.bundle import Bundle
 from broker.policy.store import PolicyStore
-from broker.publishing import Publisher, Questions, telling
+from broker.publishing import MOST_SECONDS, Publisher, Questions, telling
 from broker.rpc import checks
 from broker.rpc import policy_messages as messages
 from broker.rpc.calls import Call, Method
 from broker.v1 import policy_service_pb2 as pb
 
-SECONDS = 110.0
-"""Seconds of a call that asks; the child that answers has a little less."""
+SECONDS = 115.0
+"""Seconds of a call that asks; waiting for the child that answers, and its work, have a little less."""
 
 MOST_ROLES = 32
 LONGEST_REPLAY = timedelta(days=366)
@@ -82,7 +83,7 @@ class PolicyQuestions:
             raise RequestMalformedError(field="since", cause="span")
         by = messages.by(call)
         await self._asked(call, "replay", digest=bundle.digest)
-        report = await self._questions.replay(by, bundle, since, until, seconds=SECONDS - 10)
+        report = await self._questions.replay(by, bundle, since, until, seconds=MOST_SECONDS)
         return pb.ReplayResponse(report=_json(report))
 
     async def _explain(self, call: Call, request: pb.ExplainRequest) -> pb.ExplainResponse:

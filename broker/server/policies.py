@@ -67,7 +67,7 @@ async def open_admin_policies(
     holder = PolicyHolder(store)  # without a bound: whoever mends a policy needs the table that lets them
     await until_there("policy", partial(first_policy, holder), report, stop)
     reading = Reading(pool)
-    # A child of their own: no question, and many may ask, keeps an approval or an emergency waiting.
+    # A child of their own: no question, and many may ask, keeps an examination waiting.
     questions = Questions(Child(), dsn=settings.admin_dsn, methods=names, clock=clock)
     publisher = Publisher(
         pool=pool,

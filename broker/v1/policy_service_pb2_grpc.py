@@ -167,8 +167,10 @@ class PolicyServiceServicer:
     def Propose(self, request, context):
         """Examines a policy and stores it as a proposal; a policy that fails is told why and not stored.
 
-        Takes up to 170 seconds: 100 for the examination, 60 for a replay of the last days. NOTE: Not idempotent;
-        every call that passes makes a proposal. At most 20 wait at a time, 10 of one person; an emergency does not wait.
+        Takes up to 170 seconds, in an emergency 220: 100 for the examination, 50 for a replay of the last days, the rest
+        for its turn. Returns UNAVAILABLE while others' policies, or another of the same person's, are examined; approvals
+        and emergencies do not wait for proposals. NOTE: Not idempotent; every call that passes makes a proposal. At most
+        20 wait at a time, 10 of one person; what is published at once does not wait.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -177,8 +179,8 @@ class PolicyServiceServicer:
     def Approve(self, request, context):
         """Brings a proposal into force, for another person than its author. Idempotent for the same person.
 
-        Examines it once more. Returns FAILED_PRECONDITION where the proposal does not wait any more, where
-        another version came into force since, or where the digest is not the proposal's.
+        Examines it once more, in up to 160 seconds. Returns FAILED_PRECONDITION where the proposal does not wait any
+        more, where another version came into force since, or where the digest is not the proposal's.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -201,7 +203,7 @@ class PolicyServiceServicer:
     def Rollback(self, request, context):
         """Proposes the content of an old version anew; where that widens nothing, it is in force at once.
 
-        Takes up to 170 seconds. Returns FAILED_PRECONDITION where the old version is not what was published. NOTE: Not
+        Takes up to 220 seconds. Returns FAILED_PRECONDITION where the old version is not what was published. NOTE: Not
         idempotent; every call that passes makes a proposal, and a version where it widens nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -237,10 +239,14 @@ class PolicyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Validate(self, request, context):
-        """Says what is wrong or odd with the files of a policy. Takes up to 100 seconds, as all that follow.
+        """Says what is wrong or odd with the files of a policy.
 
-        This and the following RPCs answer with a JSON object, the one that `broker policy` prints for the verb
-        with `--json`. Where a question cannot be answered, `findings` in it says why.
+        This, Test, Compare, Replay, Explain and WhoCan take up to 110 seconds, and return UNAVAILABLE while others'
+        questions are answered.
+
+        These answer with a JSON object. Those of Test, Replay, Explain and WhoCan are what `broker policy` prints for the
+        verb with `--json`; `check` adds the counts of a good policy, and `compare` the names of both sides. Where a
+        question cannot be answered, `findings` in it says why.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

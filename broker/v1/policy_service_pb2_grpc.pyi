@@ -47,14 +47,16 @@ class PolicyServiceStub:
     Propose: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.ProposeRequest, _policy_service_pb2.ProposeResponse]
     """Examines a policy and stores it as a proposal; a policy that fails is told why and not stored.
 
-    Takes up to 170 seconds: 100 for the examination, 60 for a replay of the last days. NOTE: Not idempotent;
-    every call that passes makes a proposal. At most 20 wait at a time, 10 of one person; an emergency does not wait.
+    Takes up to 170 seconds, in an emergency 220: 100 for the examination, 50 for a replay of the last days, the rest
+    for its turn. Returns UNAVAILABLE while others' policies, or another of the same person's, are examined; approvals
+    and emergencies do not wait for proposals. NOTE: Not idempotent; every call that passes makes a proposal. At most
+    20 wait at a time, 10 of one person; what is published at once does not wait.
     """
     Approve: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.ApproveRequest, _policy_service_pb2.ApproveResponse]
     """Brings a proposal into force, for another person than its author. Idempotent for the same person.
 
-    Examines it once more. Returns FAILED_PRECONDITION where the proposal does not wait any more, where
-    another version came into force since, or where the digest is not the proposal's.
+    Examines it once more, in up to 160 seconds. Returns FAILED_PRECONDITION where the proposal does not wait any
+    more, where another version came into force since, or where the digest is not the proposal's.
     """
     Reject: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.RejectRequest, _policy_service_pb2.RejectResponse]
     """Ends a proposal that waits, without bringing it into force. Returns FAILED_PRECONDITION where it does not wait."""
@@ -63,7 +65,7 @@ class PolicyServiceStub:
     Rollback: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.RollbackRequest, _policy_service_pb2.RollbackResponse]
     """Proposes the content of an old version anew; where that widens nothing, it is in force at once.
 
-    Takes up to 170 seconds. Returns FAILED_PRECONDITION where the old version is not what was published. NOTE: Not
+    Takes up to 220 seconds. Returns FAILED_PRECONDITION where the old version is not what was published. NOTE: Not
     idempotent; every call that passes makes a proposal, and a version where it widens nothing.
     """
     ListProposals: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.ListProposalsRequest, _policy_service_pb2.ListProposalsResponse]
@@ -75,10 +77,14 @@ class PolicyServiceStub:
     GetVersion: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.GetVersionRequest, _policy_service_pb2.GetVersionResponse]
     """Gives a version with its files and tests."""
     Validate: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.ValidateRequest, _policy_service_pb2.ValidateResponse]
-    """Says what is wrong or odd with the files of a policy. Takes up to 100 seconds, as all that follow.
+    """Says what is wrong or odd with the files of a policy.
 
-    This and the following RPCs answer with a JSON object, the one that `broker policy` prints for the verb
-    with `--json`. Where a question cannot be answered, `findings` in it says why.
+    This, Test, Compare, Replay, Explain and WhoCan take up to 110 seconds, and return UNAVAILABLE while others'
+    questions are answered.
+
+    These answer with a JSON object. Those of Test, Replay, Explain and WhoCan are what `broker policy` prints for the
+    verb with `--json`; `check` adds the counts of a good policy, and `compare` the names of both sides. Where a
+    question cannot be answered, `findings` in it says why.
     """
     Test: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.TestRequest, _policy_service_pb2.TestResponse]
     """Runs the tests of a policy, and those of the incident."""
@@ -123,14 +129,16 @@ class PolicyServiceAsyncStub(PolicyServiceStub):
     Propose: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.ProposeRequest, _policy_service_pb2.ProposeResponse]  # type: ignore[assignment]
     """Examines a policy and stores it as a proposal; a policy that fails is told why and not stored.
 
-    Takes up to 170 seconds: 100 for the examination, 60 for a replay of the last days. NOTE: Not idempotent;
-    every call that passes makes a proposal. At most 20 wait at a time, 10 of one person; an emergency does not wait.
+    Takes up to 170 seconds, in an emergency 220: 100 for the examination, 50 for a replay of the last days, the rest
+    for its turn. Returns UNAVAILABLE while others' policies, or another of the same person's, are examined; approvals
+    and emergencies do not wait for proposals. NOTE: Not idempotent; every call that passes makes a proposal. At most
+    20 wait at a time, 10 of one person; what is published at once does not wait.
     """
     Approve: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.ApproveRequest, _policy_service_pb2.ApproveResponse]  # type: ignore[assignment]
     """Brings a proposal into force, for another person than its author. Idempotent for the same person.
 
-    Examines it once more. Returns FAILED_PRECONDITION where the proposal does not wait any more, where
-    another version came into force since, or where the digest is not the proposal's.
+    Examines it once more, in up to 160 seconds. Returns FAILED_PRECONDITION where the proposal does not wait any
+    more, where another version came into force since, or where the digest is not the proposal's.
     """
     Reject: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.RejectRequest, _policy_service_pb2.RejectResponse]  # type: ignore[assignment]
     """Ends a proposal that waits, without bringing it into force. Returns FAILED_PRECONDITION where it does not wait."""
@@ -139,7 +147,7 @@ class PolicyServiceAsyncStub(PolicyServiceStub):
     Rollback: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.RollbackRequest, _policy_service_pb2.RollbackResponse]  # type: ignore[assignment]
     """Proposes the content of an old version anew; where that widens nothing, it is in force at once.
 
-    Takes up to 170 seconds. Returns FAILED_PRECONDITION where the old version is not what was published. NOTE: Not
+    Takes up to 220 seconds. Returns FAILED_PRECONDITION where the old version is not what was published. NOTE: Not
     idempotent; every call that passes makes a proposal, and a version where it widens nothing.
     """
     ListProposals: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.ListProposalsRequest, _policy_service_pb2.ListProposalsResponse]  # type: ignore[assignment]
@@ -151,10 +159,14 @@ class PolicyServiceAsyncStub(PolicyServiceStub):
     GetVersion: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.GetVersionRequest, _policy_service_pb2.GetVersionResponse]  # type: ignore[assignment]
     """Gives a version with its files and tests."""
     Validate: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.ValidateRequest, _policy_service_pb2.ValidateResponse]  # type: ignore[assignment]
-    """Says what is wrong or odd with the files of a policy. Takes up to 100 seconds, as all that follow.
+    """Says what is wrong or odd with the files of a policy.
 
-    This and the following RPCs answer with a JSON object, the one that `broker policy` prints for the verb
-    with `--json`. Where a question cannot be answered, `findings` in it says why.
+    This, Test, Compare, Replay, Explain and WhoCan take up to 110 seconds, and return UNAVAILABLE while others'
+    questions are answered.
+
+    These answer with a JSON object. Those of Test, Replay, Explain and WhoCan are what `broker policy` prints for the
+    verb with `--json`; `check` adds the counts of a good policy, and `compare` the names of both sides. Where a
+    question cannot be answered, `findings` in it says why.
     """
     Test: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.TestRequest, _policy_service_pb2.TestResponse]  # type: ignore[assignment]
     """Runs the tests of a policy, and those of the incident."""
@@ -208,8 +220,10 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_policy_service_pb2.ProposeResponse, _abc.Awaitable[_policy_service_pb2.ProposeResponse]]:
         """Examines a policy and stores it as a proposal; a policy that fails is told why and not stored.
 
-        Takes up to 170 seconds: 100 for the examination, 60 for a replay of the last days. NOTE: Not idempotent;
-        every call that passes makes a proposal. At most 20 wait at a time, 10 of one person; an emergency does not wait.
+        Takes up to 170 seconds, in an emergency 220: 100 for the examination, 50 for a replay of the last days, the rest
+        for its turn. Returns UNAVAILABLE while others' policies, or another of the same person's, are examined; approvals
+        and emergencies do not wait for proposals. NOTE: Not idempotent; every call that passes makes a proposal. At most
+        20 wait at a time, 10 of one person; what is published at once does not wait.
         """
 
     @_abc_1.abstractmethod
@@ -220,8 +234,8 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_policy_service_pb2.ApproveResponse, _abc.Awaitable[_policy_service_pb2.ApproveResponse]]:
         """Brings a proposal into force, for another person than its author. Idempotent for the same person.
 
-        Examines it once more. Returns FAILED_PRECONDITION where the proposal does not wait any more, where
-        another version came into force since, or where the digest is not the proposal's.
+        Examines it once more, in up to 160 seconds. Returns FAILED_PRECONDITION where the proposal does not wait any
+        more, where another version came into force since, or where the digest is not the proposal's.
         """
 
     @_abc_1.abstractmethod
@@ -248,7 +262,7 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_policy_service_pb2.RollbackResponse, _abc.Awaitable[_policy_service_pb2.RollbackResponse]]:
         """Proposes the content of an old version anew; where that widens nothing, it is in force at once.
 
-        Takes up to 170 seconds. Returns FAILED_PRECONDITION where the old version is not what was published. NOTE: Not
+        Takes up to 220 seconds. Returns FAILED_PRECONDITION where the old version is not what was published. NOTE: Not
         idempotent; every call that passes makes a proposal, and a version where it widens nothing.
         """
 
@@ -290,10 +304,14 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _policy_service_pb2.ValidateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_policy_service_pb2.ValidateResponse, _abc.Awaitable[_policy_service_pb2.ValidateResponse]]:
-        """Says what is wrong or odd with the files of a policy. Takes up to 100 seconds, as all that follow.
+        """Says what is wrong or odd with the files of a policy.
 
-        This and the following RPCs answer with a JSON object, the one that `broker policy` prints for the verb
-        with `--json`. Where a question cannot be answered, `findings` in it says why.
+        This, Test, Compare, Replay, Explain and WhoCan take up to 110 seconds, and return UNAVAILABLE while others'
+        questions are answered.
+
+        These answer with a JSON object. Those of Test, Replay, Explain and WhoCan are what `broker policy` prints for the
+        verb with `--json`; `check` adds the counts of a good policy, and `compare` the names of both sides. Where a
+        question cannot be answered, `findings` in it says why.
         """
 
     @_abc_1.abstractmethod

@@ -1,10 +1,13 @@
 """What a candidate must pass: findings, tests, comparison, nobody locked out; in a process that ends."""
 
+import asyncio
 from datetime import date
 from functools import partialmethod
 
 import pytest
 
+from broker.errors import PolicyUnavailableError
+from broker.model import Agent
 from broker.policy.bundle import Bundle
 from broker.publishing import Child, ChildExaminer, examine, examining
 from broker.publishing.gate import Question, Seat
@@ -174,6 +177,32 @@ async def test_in_a_process_of_its_own():
     question = asked(governed("contact, masked, allow", "contact, clear, allow"), author=ANNA, approver=BORIS)
 
     assert await ChildExaminer()(question) == examine(question)
+
+
+async def test_proposals_keep_no_emergency_waiting():
+    """Whatever waits to be examined, an approval or an emergency has a child of its own."""
+    examiner = ChildExaminer()
+    people = [Agent("https://idp", name) for name in ("anna", "boris", "carol")]
+    waiting = [asyncio.create_task(examiner(asked(person=person))) for person in people]
+    await asyncio.sleep(0)
+    await examiner(asked(person=people[0], urgent=True))  # of the same person, too
+
+    assert not waiting[-1].done()
+    assert [found.refusals for found in await asyncio.gather(*waiting)] == [(), (), ()]
+
+
+async def test_one_policy_of_a_person_at_a_time():
+    """Whoever asks again meanwhile, in whatever spelling, is told at once, and may ask afterwards."""
+    examiner = ChildExaminer()
+    first = asyncio.create_task(examiner(asked(person=Agent("https://idp", "anna"))))
+    await asyncio.sleep(0)
+    for again in ("anna", " ANNA"):
+        with pytest.raises(PolicyUnavailableError) as refused:
+            await examiner(asked(person=Agent("https://idp/", again)))
+        assert "of yours" in refused.value.sentence
+    await first
+
+    assert (await examiner(asked(person=Agent("https://idp", "anna")))).refusals == ()  # the control arm
 
 
 async def test_a_child_that_takes_too_long_is_ended(monkeypatch):
