@@ -500,6 +500,7 @@ class TestCommand:
         assert "8 of 8" in as_table.out
         assert "Reads of i|eve:" in as_table.out
         assert "evidence, not a verdict" in as_table.out
+        assert "broker audit verify" in as_table.out
         assert found["candidates"][0]["evidence"][0]["event_id"] in as_table.out
         assert "person" not in as_json.out + as_json.err + as_table.out + as_table.err
 

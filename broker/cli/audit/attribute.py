@@ -162,6 +162,8 @@ def _print(report: LeakReport) -> None:
             ("line", "read", "event", "tool", "fields in clear"),
             ((e.line, e.time, e.event_id, e.tool, " ".join(e.fields) or "not told") for e in s.evidence),
         )
+    if named:
+        print_line("Before anything is done about it, have the record verified: broker audit verify")
     if found.uncovered:
         print_line(f"Nobody had seen what the caller knew: {_lines(found.uncovered)}")
     if named and found.unnamed:
