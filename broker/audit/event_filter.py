@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
+from itertools import accumulate
 from typing import Any
 from uuid import UUID
 
 INDEXED = 9
 """So many of a filter's values, the first ones, are in the index, numbered from 1 (100_event_index.sql)."""
+
+MOST_BYTES = 3 * 1024 * 1024
+"""Bytes of the events of one answer: clients take messages of 4 MiB, and would ask again for ever."""
+
+LONGEST_WORD = 2400
+"""Characters of an agent, a tool or a pseudonym that are told; older releases stored them of any length."""
+
+ROOM = 400
+"""Bytes of everything else of an event, generously."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,4 +81,17 @@ class StoredEvent:
     grant_id: UUID | None
     trace_id: str
     policy_version: int | None
-    leaf: bytes
+    leaf: bytes  # b"" where it is larger than any that is stored today
+    leaf_size: int
+
+    @property
+    def size(self) -> int:
+        """Gives at most how many bytes of an answer it takes, its words cut to `LONGEST_WORD`."""
+        words = (self.agent, self.tool, self.customer, self.ticket, self.trace_id)
+        return ROOM + len(self.leaf) + sum(len(word[:LONGEST_WORD].encode()) for word in words)
+
+
+def fitting(events: Sequence[StoredEvent]) -> int:
+    """Tells how many of some events, from the first on, fit into one message; at least one does."""
+    sizes = accumulate(event.size for event in events)
+    return max(sum(size <= MOST_BYTES for size in sizes), min(len(events), 1))

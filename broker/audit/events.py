@@ -21,8 +21,8 @@ from uuid import UUID
 
 import asyncpg
 
-from broker.audit.event_filter import EventFilter, StoredEvent
-from broker.audit.event_walk import LEAVES, Place, Walk
+from broker.audit.event_filter import EventFilter, StoredEvent, fitting
+from broker.audit.event_walk import LEAVES, PENDING, Place, Walk
 from broker.database import connection, queries
 from broker.errors import EventNotFoundError, RequestMalformedError
 
@@ -94,9 +94,22 @@ class EventReader:
             for _ in range(MOST_STEPS):
                 if place is None or len(found) >= size:
                     break
-                events, place = await walk.go(place, size - len(found))
+                events, following = await walk.go(place, size - len(found))
+                fits = fitting([*found, *events]) - len(found)
+                if fits < len(events):
+                    place = _behind(events[fits - 1], place, oldest_first=oldest_first) if fits else place
+                    found += events[:fits]
+                    break
                 found += events
+                place = following
         return EventPage(tuple(found), _write(place, digest) if place else "")
+
+
+def _behind(event: StoredEvent, place: Place, *, oldest_first: bool) -> Place:
+    """Gives where the next event is when a page ends with this one."""
+    if event.leaf_index is None:
+        return Place(PENDING, place.size, event.event_id.int)
+    return Place(LEAVES, place.size, event.leaf_index + 1 if oldest_first else event.leaf_index)
 
 
 def _digest(wanted: EventFilter, *, oldest_first: bool) -> bytes:

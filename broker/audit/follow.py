@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from broker.audit.event_filter import EventFilter, StoredEvent
+from broker.audit.event_filter import EventFilter, StoredEvent, fitting
 from broker.database import connection, queries
 from broker.errors import RequestMalformedError
 from broker.waiting import stopped
@@ -23,7 +23,7 @@ from broker.waiting import stopped
 Q = queries("events")
 
 BATCH = 200
-"""Leaves of one message, at most 8 KiB each."""
+"""Leaves of one message, or as many as fit into one."""
 
 LOOK = 0.25
 """Seconds between looks for more."""
@@ -75,7 +75,11 @@ async def follow(
     while not stop.is_set():
         if at < size:
             end = min(at + BATCH, size)
-            yield Batch(await _events(pool, at, end), end)
+            events = await _events(pool, at, end)
+            fits = fitting(events)
+            if fits < len(events):
+                end = events[fits].leaf_index or end
+            yield Batch(events[:fits], end)
             at, said = end, monotonic()
         passed = monotonic() - began
         if passed > CATCH_UP or (at == size and (not waits or passed > FOLLOW)):

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import asyncpg
 
-from broker.audit.event_filter import EventFilter, StoredEvent
+from broker.audit.event_filter import EventFilter, StoredEvent, fitting
 from broker.audit.events import EventReader
 from broker.database import Connection, connection, queries
 from broker.errors import EventNotFoundError
@@ -55,7 +55,9 @@ class Tracing:
             spans = await _spans(conn, [bytes.fromhex(trace_id)])
             if not spans:
                 raise EventNotFoundError
-            return Traced(spans, await _named(conn, spans), truncated=False)
+            events = await _named(conn, spans)
+        fits = fitting(events)
+        return Traced(spans, events[:fits], truncated=fits < len(events))
 
     async def of_event(self, event: StoredEvent) -> Traced:
         """Finds the request of one event."""
@@ -71,8 +73,8 @@ class Tracing:
             found = await conn.fetch(Q.traces_of_grants, list(grants), MOST_TRACES + 1)
             traces = dict.fromkeys([*(row["trace_id"] for row in found), *map(_trace_id, events)])
             spans = await _spans(conn, list(traces)[:MOST_TRACES])
-        truncated = len(events) > MOST_EVENTS or len(traces) > MOST_TRACES
-        return Traced(spans, tuple(events[:MOST_EVENTS]), truncated)
+        fits = min(fitting(events), MOST_EVENTS)
+        return Traced(spans, tuple(events[:fits]), fits < len(events) or len(traces) > MOST_TRACES)
 
     async def of_ticket(self, pseudonyms: Sequence[str]) -> Traced:
         """Finds the grants on a ticket, by its pseudonyms, and everything about them."""

@@ -44,11 +44,14 @@ class LedgerEvent:
     grant_id: str
     trace_id: str
     policy_version: str
-    leaf: bytes  # the stored bytes
+    leaf: bytes  # the stored bytes; b"" where they are more than a message holds
+    leaf_size: int = 0  # how many are stored
 
     @property
     def detail(self) -> dict[str, Any]:
-        """Gives what the leaf tells beside its columns; empty where it cannot be read."""
+        """Gives what the leaf tells beside its columns, or how large it is; empty where it cannot be read."""
+        if not self.leaf and self.leaf_size:
+            return {"oversized_leaf": self.leaf_size}
         try:
             found = json.loads(self.leaf).get("detail")
         except (ValueError, AttributeError, RecursionError):

@@ -51,6 +51,7 @@ def event(m: pb.LedgerEvent) -> values.LedgerEvent:
         trace_id=m.trace_id,
         policy_version=m.policy_version,
         leaf=m.leaf,
+        leaf_size=m.leaf_size,
     )
 
 

@@ -14,7 +14,8 @@ ORDER BY s.start_ns, s.span_id;
 -- Lists the events that the requests of some traces name.
 SELECT
     e.id, t.seq, e.record_time, e.kind, e.outcome, e.reason, e.agent, e.tool, e.customer_pseudonym, e.ticket_pseudonym,
-    e.grant_id, e.trace_id, e.policy_version, e.leaf
+    e.grant_id, e.trace_id, e.policy_version,
+    CASE WHEN octet_length(e.leaf) <= 262144 THEN e.leaf ELSE '' END AS leaf, octet_length(e.leaf) AS leaf_size
 FROM broker.ledger_event AS e
 LEFT JOIN broker.ledger_tree AS t ON t.event_id = e.id
 WHERE e.id = ANY($1::uuid[])
@@ -24,7 +25,8 @@ ORDER BY e.id;
 -- Lists the events of some grants, at most $2.
 SELECT
     e.id, t.seq, e.record_time, e.kind, e.outcome, e.reason, e.agent, e.tool, e.customer_pseudonym, e.ticket_pseudonym,
-    e.grant_id, e.trace_id, e.policy_version, e.leaf
+    e.grant_id, e.trace_id, e.policy_version,
+    CASE WHEN octet_length(e.leaf) <= 262144 THEN e.leaf ELSE '' END AS leaf, octet_length(e.leaf) AS leaf_size
 FROM broker.ledger_event AS e
 LEFT JOIN broker.ledger_tree AS t ON t.event_id = e.id
 WHERE e.grant_id = ANY($1::uuid[])

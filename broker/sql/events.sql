@@ -1,5 +1,6 @@
 -- The ledger's events for auditors, in the order of the transparency log; those that it has not yet come last.
 -- Looks into the ledger are LATERAL with LIMIT: one by its id each, which no planner turns into a join over it all.
+-- Older releases stored leaves of any size; one beyond what 220_append.sql allows is told by its size alone.
 
 -- name: head
 -- Gives how many leaves there are, and how many chunks of them are indexed.
@@ -32,7 +33,8 @@ ORDER BY t.seq;
 -- Gives the events of some leaves, those that are meant.
 SELECT
     e.id, t.seq, e.record_time, e.kind, e.outcome, e.reason, e.agent, e.tool, e.customer_pseudonym, e.ticket_pseudonym,
-    e.grant_id, e.trace_id, e.policy_version, e.leaf
+    e.grant_id, e.trace_id, e.policy_version,
+    CASE WHEN octet_length(e.leaf) <= 262144 THEN e.leaf ELSE '' END AS leaf, octet_length(e.leaf) AS leaf_size
 FROM unnest($1::bigint[]) AS u (seq)
 CROSS JOIN LATERAL (SELECT * FROM broker.ledger_tree AS x WHERE x.seq = u.seq LIMIT 1) AS t
 CROSS JOIN LATERAL (SELECT * FROM broker.ledger_event AS x WHERE x.id = t.event_id LIMIT 1) AS e
@@ -50,7 +52,8 @@ ORDER BY t.seq;
 -- end; `meant` says which of them are.
 SELECT
     e.id, NULL::bigint AS seq, e.record_time, e.kind, e.outcome, e.reason, e.agent, e.tool, e.customer_pseudonym,
-    e.ticket_pseudonym, e.grant_id, e.trace_id, e.policy_version, e.leaf,
+    e.ticket_pseudonym, e.grant_id, e.trace_id, e.policy_version,
+    CASE WHEN octet_length(e.leaf) <= 262144 THEN e.leaf ELSE '' END AS leaf, octet_length(e.leaf) AS leaf_size,
     ($6::text IS NULL OR e.agent = $6) AND ($7::text IS NULL OR e.tool = $7)
     AND ($8::text IS NULL OR e.customer_pseudonym = $8) AND ($9::text IS NULL OR e.ticket_pseudonym = $9)
     AND ($10::uuid IS NULL OR e.grant_id = $10) AND ($11::text IS NULL OR e.kind = $11)
@@ -80,7 +83,8 @@ FROM (
 -- Gives one event by its id.
 SELECT
     e.id, t.seq, e.record_time, e.kind, e.outcome, e.reason, e.agent, e.tool, e.customer_pseudonym, e.ticket_pseudonym,
-    e.grant_id, e.trace_id, e.policy_version, e.leaf
+    e.grant_id, e.trace_id, e.policy_version,
+    CASE WHEN octet_length(e.leaf) <= 262144 THEN e.leaf ELSE '' END AS leaf, octet_length(e.leaf) AS leaf_size
 FROM broker.ledger_event AS e
 LEFT JOIN broker.ledger_tree AS t ON t.event_id = e.id
 WHERE e.id = $1;

@@ -108,6 +108,7 @@ class LedgerEvent(_message.Message):
     TRACE_ID_FIELD_NUMBER: _builtins.int
     POLICY_VERSION_FIELD_NUMBER: _builtins.int
     LEAF_FIELD_NUMBER: _builtins.int
+    LEAF_SIZE_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """Output only. Its id, a UUIDv7; decision ids and receipts name it."""
     leaf_index: _builtins.int
@@ -133,7 +134,11 @@ class LedgerEvent(_message.Message):
     policy_version: _builtins.str
     """Output only. Version of the policy that decided; empty where none did."""
     leaf: _builtins.bytes
-    """Output only. The stored bytes, canonical JSON: the truth, of which the fields above are an index."""
+    """Output only. The stored bytes, canonical JSON: the truth, of which the fields above are an index. Empty where they
+    are more than 262,144, which older releases stored: `leaf_size` says so, and only the database has them.
+    """
+    leaf_size: _builtins.int
+    """Output only. How many bytes are stored."""
     @_builtins.property
     def record_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. When it was recorded, by the database's clock."""
@@ -155,10 +160,11 @@ class LedgerEvent(_message.Message):
         trace_id: _builtins.str = ...,
         policy_version: _builtins.str = ...,
         leaf: _builtins.bytes = ...,
+        leaf_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_leaf_index", b"_leaf_index", "leaf_index", b"leaf_index", "record_time", b"record_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_leaf_index", b"_leaf_index", "agent", b"agent", "customer", b"customer", "event_id", b"event_id", "grant_id", b"grant_id", "kind", b"kind", "leaf", b"leaf", "leaf_index", b"leaf_index", "outcome", b"outcome", "policy_version", b"policy_version", "reason", b"reason", "record_time", b"record_time", "ticket", b"ticket", "tool", b"tool", "trace_id", b"trace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_leaf_index", b"_leaf_index", "agent", b"agent", "customer", b"customer", "event_id", b"event_id", "grant_id", b"grant_id", "kind", b"kind", "leaf", b"leaf", "leaf_index", b"leaf_index", "leaf_size", b"leaf_size", "outcome", b"outcome", "policy_version", b"policy_version", "reason", b"reason", "record_time", b"record_time", "ticket", b"ticket", "tool", b"tool", "trace_id", b"trace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__leaf_index: _TypeAlias = _typing.Literal["leaf_index"]  # noqa: Y015
     _WhichOneofArgType__leaf_index: _TypeAlias = _typing.Literal["_leaf_index", b"_leaf_index"]  # noqa: Y015

@@ -55,6 +55,19 @@ async def sequence(conn: asyncpg.Connection, size: int) -> None:
     await conn.execute("UPDATE broker.tlog_head SET size = $1", size)
 
 
+async def enlarge(conn: asyncpg.Connection, size: int, *, every: int) -> None:
+    """Makes every so manieth event's leaf that large, as an older release would have stored it."""
+    await conn.execute("ALTER TABLE broker.ledger_event DROP CONSTRAINT IF EXISTS ledger_event_sizes")
+    await conn.execute("SET session_replication_role = replica")
+    await conn.execute(
+        "UPDATE broker.ledger_event AS e SET leaf = convert_to(repeat('x', $1), 'UTF8') FROM"
+        " (SELECT id, row_number() OVER (ORDER BY id) AS n FROM broker.ledger_event) AS u"
+        " WHERE u.id = e.id AND u.n % $2 = 0",
+        size, every,
+    )  # fmt: skip
+    await conn.execute("SET session_replication_role = origin")
+
+
 def meant(event: StoredEvent, wanted: EventFilter) -> bool:
     """Says whether a filter means an event, plainly."""
     columns = {field.name: getattr(wanted, field.name) for field in fields(wanted)[:INDEXED]}

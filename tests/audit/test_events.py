@@ -10,9 +10,12 @@ from broker.audit.event_filter import INDEXED, EventFilter, StoredEvent
 from broker.audit.event_index import step
 from broker.audit.events import EventReader
 from broker.audit.postings import CHUNK, common
+from broker.client.channel import MOST_MESSAGE
 from broker.database import open_pool
 from broker.errors import DatabaseUnavailableError, RequestMalformedError
-from tests.audit.filled import BEGIN, STEP, chosen, fill, sequence
+from broker.rpc.audit.messages import event_message
+from broker.v1 import audit_service_pb2 as pb
+from tests.audit.filled import BEGIN, STEP, chosen, enlarge, fill, sequence
 
 EVENTS = 2 * CHUNK + 1500
 LEAVES = EVENTS - 200
@@ -35,7 +38,8 @@ async def filled(audited):
 async def everything(audited) -> list[StoredEvent]:
     rows = await audited.rows(
         "SELECT e.id, t.seq, e.record_time, e.kind, e.outcome, e.reason, e.agent, e.tool,"
-        " e.customer_pseudonym, e.ticket_pseudonym, e.grant_id, e.trace_id, e.policy_version, e.leaf"
+        " e.customer_pseudonym, e.ticket_pseudonym, e.grant_id, e.trace_id, e.policy_version, e.leaf,"
+        " octet_length(e.leaf)"
         " FROM broker.ledger_event AS e LEFT JOIN broker.ledger_tree AS t ON t.event_id = e.id ORDER BY e.id"
     )
     return [StoredEvent(*row) for row in rows]
@@ -93,6 +97,23 @@ async def test_pages_while_events_come(filled):
     ids = [event.event_id for page in oldest for event in page.events]
     assert ids == [event.event_id for event in await everything(filled)]
     assert {len(page.next_token) for page in newest + oldest} == {0, len(newest[0].next_token)}
+
+
+async def test_pages_that_a_message_holds(filled):
+    """Whatever the leaves' sizes, clients take each page as a message; all events come once, both ways."""
+    reader, ids = EventReader(filled.pool), [event.event_id for event in await everything(filled)]
+    await enlarge(filled.conn, 250_000, every=30)
+    for oldest_first in (True, False):
+        found, token = [], ""
+        while True:
+            page = await reader.page(EventFilter(), size=500, token=token, oldest_first=oldest_first)
+            told = pb.ListEventsResponse(events=map(event_message, page.events))
+            assert told.ByteSize() < MOST_MESSAGE
+            found += [event.event_id for event in page.events]
+            token = page.next_token
+            if not token:
+                break
+        assert found == (ids if oldest_first else ids[::-1])
 
 
 async def test_two_frequent_values_that_never_meet(filled):

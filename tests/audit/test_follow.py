@@ -5,8 +5,12 @@ import asyncio
 import pytest
 
 from broker.audit.follow import BATCH, follow
+from broker.client import audit_wire as wire
+from broker.client.channel import MOST_MESSAGE
 from broker.errors import RequestMalformedError
-from tests.audit.filled import BEGIN, fill, sequence
+from broker.rpc.audit.messages import event_message
+from broker.v1 import audit_service_pb2 as pb
+from tests.audit.filled import BEGIN, enlarge, fill, sequence
 
 
 @pytest.fixture
@@ -37,6 +41,33 @@ async def test_resuming_anywhere(filled):
         rest, end = await taken(filled.pool, at)
         assert first + rest == whole
         assert end == len(whole)
+
+
+async def test_batches_that_a_message_holds(filled):
+    """Whatever the leaves' sizes, each batch is a message that clients take, and all leaves come once."""
+    await enlarge(filled.conn, 250_000, every=9)
+    found, sizes = [], []
+    async for batch in follow(filled.pool, 0, waits=False, stop=asyncio.Event()):
+        found += [event.leaf_index for event in batch.events]
+        sizes.append(pb.StreamEventsResponse(events=map(event_message, batch.events)).ByteSize())
+
+    assert found == list(range(2 * BATCH + 30))
+    assert max(sizes) < MOST_MESSAGE
+    assert len(sizes) > 4
+
+
+async def test_a_leaf_that_no_message_holds(filled):
+    """It is told by its size alone, and what comes behind it comes."""
+    await enlarge(filled.conn, 5_000_000, every=100)
+    events = []
+    async for batch in follow(filled.pool, 0, waits=False, stop=asyncio.Event()):
+        assert pb.StreamEventsResponse(events=map(event_message, batch.events)).ByteSize() < MOST_MESSAGE
+        events += [wire.event(event_message(event)) for event in batch.events]
+
+    assert [event.leaf_index for event in events] == list(range(2 * BATCH + 30))
+    large = [event for event in events if event.leaf_size == 5_000_000]
+    assert [event.leaf_index for event in large] == [99, 199, 299, 399]
+    assert {(event.leaf, event.detail["oversized_leaf"]) for event in large} == {(b"", 5_000_000)}
 
 
 async def test_what_comes_meanwhile(filled):

@@ -8,6 +8,7 @@ from itertools import pairwise
 import asyncpg
 import pytest
 
+from broker.audit.event_filter import MOST_BYTES
 from broker.audit.events import EventReader
 from broker.audit.reconcile import FIRST_PART, reconcile
 from broker.audit.spans import SpanQuery, search
@@ -85,6 +86,17 @@ async def test_a_span_that_names_no_event_id(audited):
     assert (part.traces, set(part.missing_events)) == (4, {trace.hex() for trace in junk})
     assert [len(found.spans) for found in shown] == [1] * 4
     assert [[e.event_id for e in found.events] for found in shown] == [[], [], [], [kept]]
+
+
+async def test_what_is_known_of_a_grant_fits_a_message(audited):
+    """Events whose leaves are large are cut off, and the answer says so."""
+    grant = uuid.uuid4()
+    for _ in range(20):
+        await audited.put(grant=grant, leaf=b"x" * 250_000)
+    found = await Tracing(audited.pool, EventReader(audited.pool)).of_grants([grant])
+
+    assert (0 < len(found.events) < 20, found.truncated) == (True, True)
+    assert sum(len(event.leaf) for event in found.events) < MOST_BYTES
 
 
 @pytest.mark.parametrize(

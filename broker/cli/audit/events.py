@@ -144,6 +144,6 @@ def _print(found: Sequence[Mapping[str, Any]]) -> None:
 def as_mapping(event: LedgerEvent) -> dict[str, Any]:
     """Gives an event's columns as programs get them, and what its leaf tells beside."""
     found = asdict(event)
-    del found["leaf"]
+    del found["leaf"], found["leaf_size"]
     found["record_time"] = event.record_time.isoformat()
     return {**found, "detail": event.detail}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from broker.audit.event_filter import StoredEvent
+from broker.audit.event_filter import LONGEST_WORD, StoredEvent
 from broker.rpc.access import timestamp
 from broker.traces import Span
 from broker.v1 import audit_service_pb2 as pb
@@ -19,14 +19,15 @@ def event_message(event: StoredEvent) -> pb.LedgerEvent:
         kind=event.kind,
         outcome=event.outcome,
         reason=event.reason,
-        agent=event.agent,
-        tool=event.tool,
-        customer=event.customer,
-        ticket=event.ticket,
+        agent=event.agent[:LONGEST_WORD],
+        tool=event.tool[:LONGEST_WORD],
+        customer=event.customer[:LONGEST_WORD],
+        ticket=event.ticket[:LONGEST_WORD],
         grant_id=str(event.grant_id) if event.grant_id else "",
-        trace_id=event.trace_id,
+        trace_id=event.trace_id[:LONGEST_WORD],
         policy_version=str(event.policy_version) if event.policy_version is not None else "",
         leaf=event.leaf,
+        leaf_size=event.leaf_size,
     )
 
 
