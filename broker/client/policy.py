@@ -124,7 +124,7 @@ class PolicyClient(AdminPort):
         answer = await self._personal(self._stub.GetVersion, pb.GetVersionRequest(version=version))
         return answer.version, wire.text(answer.bundle)
 
-    # --- questions: each answers with the object that the command prints with --json -------------------
+    # --- questions: each answers with an object for JSON ------------------------------------------------
     async def validate(self, policy: PolicyText) -> dict[str, Any]:
         """Says what is wrong or odd with files."""
         request = pb.ValidateRequest(bundle=wire.bundle(policy))

@@ -190,6 +190,7 @@ def _examination(question: Question) -> dict[str, Any]:
         "today": question.today.isoformat(),
         "methods": sorted(question.methods),
         "replaces_tests": question.replaces_tests,
+        "restores": question.restores,
         "author": _seat(question.author),
         "approver": _seat(question.approver),
         "thorough": question.thorough,

@@ -4,8 +4,8 @@ Invariants:
 - whatever cannot be told counts against the candidate: what was not compared widens;
 - nobody alone takes away what others check with: a right on the admin port that somebody loses and a test
   that is gone, because somebody took it out though it holds or took out a word of it, count as widening;
-- nobody is locked out by a version: its author could still propose, its approver approve, and some
-  group and some certificate can do either.
+- nobody is locked out by a version: its author could still propose (or roll back), its approver approve, and
+  some group and some certificate can do either.
 """
 
 from __future__ import annotations
@@ -24,7 +24,11 @@ from broker.policy.lint import lint
 from broker.publishing.standing import stand
 
 PROPOSE = "/broker.v1.PolicyService/Propose"
+ROLL_BACK = "/broker.v1.PolicyService/Rollback"
 APPROVE = "/broker.v1.PolicyService/Approve"
+
+OF_ITS_TIME = frozenset({"rule-ended", "method-missing"})
+"""Errors that an old version may have for its age: the rule decides nothing, the method is refused to all."""
 
 MOST_SENTENCES = 200
 """Sentences of one kind in a report; a change that takes more is told to be larger than that."""
@@ -52,6 +56,7 @@ class Question:
     today: date
     methods: Collection[str] = ()  # full names of the RPCs that admin.csv must decide on
     replaces_tests: bool = False
+    restores: bool = False  # it rolls back: the content of a version that was in force
     author: Seat | None = None
     approver: Seat | None = None
     thorough: bool = True  # compare with Casbin for seconds
@@ -89,11 +94,13 @@ def examine(question: Question, say: Say = lambda _text: None) -> Examination:
     """Examines a candidate: takes seconds, so it has a process of its own (`examining`)."""
     candidate = question.candidate.files
     report = lint(candidate, today=question.today, methods=question.methods, say=say)
-    if report.errors:
-        return Examination(
-            refusals=tuple(found.text for found in report.errors[:MOST_SENTENCES]),
-            warnings=tuple(found.text for found in report.warnings[:MOST_SENTENCES]),
-        )
+    milder = OF_ITS_TIME if question.restores else frozenset()
+    warnings = [
+        *(found.text for found in report.errors if found.name in milder),
+        *(found.text for found in report.warnings),
+    ][:MOST_SENTENCES]
+    if errors := [found.text for found in report.errors if found.name not in milder]:
+        return Examination(refusals=tuple(errors[:MOST_SENTENCES]), warnings=tuple(warnings))
     say("Holding the compiled policy against Casbin")
     try:
         policy = load(candidate, "candidate", thorough=question.thorough, today=question.today)
@@ -111,7 +118,7 @@ def examine(question: Question, say: Say = lambda _text: None) -> Examination:
         narrowing += tests.outdated
     return Examination(
         refusals=tuple(refusals[:MOST_SENTENCES]),
-        warnings=tuple(found.text for found in report.warnings[:MOST_SENTENCES]),
+        warnings=tuple(warnings),
         widening=_some([*widening, *tests.lost, *tests.dropped]),
         narrowing=_some(narrowing),
         facts={
@@ -157,7 +164,7 @@ def _locked_out(table: AdminTable, question: Question) -> Iterator[str]:
         if not any(table.allows(identity, method) for identity in table.identities):
             yield f"admin.csv: no certificate may {verb}: nobody could change the policy again"
     for seat, method, who in (
-        (question.author, PROPOSE, "its author"),
+        (question.author, ROLL_BACK if question.restores else PROPOSE, "its author"),
         (question.approver, APPROVE, "its approver"),
     ):
         if seat is not None and not (

@@ -123,7 +123,11 @@ class Publisher:
         base = int(version)
         if draft.base not in {0, base}:
             raise ProposalOvertakenError(metadata={"version": version})
-        more = {"replaces_tests": draft.replaces_tests, "urgent": draft.alone}
+        more = {
+            "replaces_tests": draft.replaces_tests,
+            "urgent": draft.alone,
+            "restores": draft.restores is not None,
+        }
         found = await self._examine(self._question(draft.bundle, active, by, **more))
         detail = {"digest": draft.bundle.digest, "why": draft.reason, "widens": found.widens}
         if found.refusals:
@@ -200,7 +204,10 @@ class Publisher:
         author = by.person.is_same(_agent(proposal.author))
         if author:  # the database said so already; this comparison is the stricter one
             raise SecondPersonError(cause="author")
-        found = await self._examine(self._question(proposal.bundle, active, by, approves=True))
+        restores = proposal.restores_version is not None
+        found = await self._examine(
+            self._question(proposal.bundle, active, by, approves=True, restores=restores)
+        )
         if found.refusals:
             raise PolicyRefusedError(cause="examination", metadata={"finding": found.refusals[0][:500]})
         await self._check_guard(proposal.bundle, active)
@@ -345,6 +352,7 @@ class Publisher:
         replaces_tests: bool = False,
         approves: bool = False,
         urgent: bool = False,
+        restores: bool = False,
     ) -> Question:
         seat = Seat(by.person.groups, by.console)
         return Question(
@@ -353,6 +361,7 @@ class Publisher:
             today=datetime.fromtimestamp(self._clock(), UTC).date(),
             methods=self._methods,
             replaces_tests=replaces_tests or approves,  # what it replaces was told when it was proposed
+            restores=restores,
             author=None if approves else seat,
             approver=seat if approves else None,
             person=by.person.agent,

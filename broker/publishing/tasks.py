@@ -55,6 +55,7 @@ def _examine(task: Task) -> dict[str, Any]:
         today=_today(task),
         methods=task["methods"],
         replaces_tests=task["replaces_tests"],
+        restores=task["restores"],
         author=Seat(**task["author"]) if task["author"] else None,
         approver=Seat(**task["approver"]) if task["approver"] else None,
         thorough=task["thorough"],

@@ -172,6 +172,34 @@ def test_nobody_is_locked_out(old, new, why):
     assert any(why in text for text in found.refusals), found.refusals
 
 
+def test_whoever_may_only_roll_back_rolls_back():
+    """Its author need not be one who may propose, but one who could do the same again."""
+    back = "/broker.v1.PolicyService/Rollback"
+    rows = f"p, console, {back}, allow\ng, idp:returners, returner\np, returner, {back}, allow\n# end"
+    returner = Seat(("returners",), CONSOLE)
+    with_row = files(admin_csv=GOVERNED.replace("# end", rows), policy_csv=RULES)
+
+    assert examine(asked(with_row, active=with_row, author=returner, restores=True)).refusals == ()
+    for question in (
+        asked(with_row, active=with_row, author=returner),  # the control arms
+        asked(BASE, active=with_row, author=returner, restores=True),
+    ):
+        assert any("its author" in text for text in examine(question).refusals)
+
+
+def test_an_old_version_may_be_of_its_time():
+    """A rule that has ended since, a method that is new since: told, and no reason to refuse a rollback."""
+    old = governed("# end", f"{MORE}, until 2026-11-01\n# end")
+    asks = {"methods": ("/broker.v1.PolicyService/New", "/broker.v1.PolicyService/Propose")}
+    back = examine(asked(old, restores=True, **asks))
+    anew = examine(asked(old, **asks))
+
+    assert (back.refusals, back.widens) == ((), False)
+    for told in (back.warnings, anew.refusals):  # a new proposal mends both
+        assert any("rule-ended" in text for text in told)
+        assert any("method-missing" in text for text in told)
+
+
 async def test_in_a_process_of_its_own():
     """The child says the same as this process does."""
     question = asked(governed("contact, masked, allow", "contact, clear, allow"), author=ANNA, approver=BORIS)

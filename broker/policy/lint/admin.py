@@ -49,4 +49,13 @@ def check_admin(text: str, table: AdminTable, methods: Iterable[str], findings: 
                 Severity.WARNING,
             )
     for method in table.missing(known):
-        findings.add(ADMIN, 1, "method-missing", f"no row for {method}; add who may call it")
+        sentence = f"no row for {method}; add who may call it"
+        findings.add(ADMIN, 1, "method-missing", sentence, hint=_rows(method, allows))
+
+
+def _rows(method: str, allows: Iterable[tuple[str, ...]]) -> str:
+    """Writes the rows that may be meant, to be pasted: of the roles that may call others of its service."""
+    service = method.rpartition("/")[0]
+    roles = sorted({role for role, known in allows if known.rpartition("/")[0] == service})
+    rows = [f"p, {role}, {method}, allow" for role in roles]
+    return "\n".join(["Add those that are meant of these rows:", *rows]) if rows else ""

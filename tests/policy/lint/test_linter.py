@@ -134,6 +134,17 @@ class TestAdmin:
             edited("admin.csv", "PublishEvents", "PublishEvent"), methods=self.METHODS
         )
 
+    def test_a_missing_row_is_ready_to_be_pasted(self):
+        """The hint has the row for each role that may call others of the service; with it none is missing."""
+        methods = (*self.METHODS, "/broker.v1.TicketFeedService/SendHeartbeat", "/broker.v1.New/Method")
+        hints = [f.hint for f in lint(files(), methods=methods, today=TODAY).errors]
+        [row] = [row for hint in hints for row in hint.splitlines()[1:]]
+
+        assert "<role>" in hints[0]  # nobody can know
+        assert row == f"p, helpdesk-feed, {methods[1]}, allow"
+        pasted = edited("admin.csv", "# end", f"{row}\n# end")
+        assert not [f for f in named(pasted, methods=methods[:2]) if f[0] == "admin.csv"]
+
     def test_rows_that_do_nothing(self):
         """An allow that a denial takes away, and a role that nobody has."""
         row = "p, helpdesk-feed, /broker.v1.TicketFeedService/PublishEvents, allow\n"
