@@ -236,8 +236,8 @@ class Ledger:
 
     async def _create_grants(self, conn: Connection, grants: Sequence[GrantAppend]) -> list[Any]:
         if len(grants) == 1:
-            return await conn.fetch(Q.create_grant, *_grant_arguments(grants[0]))
-        return await conn.fetch(Q.create_grants, *zip(*map(_grant_arguments, grants), strict=True))
+            return await conn.fetch(Q.create_grant, *grant_values(grants[0]))
+        return await conn.fetch(Q.create_grants, *zip(*map(grant_values, grants), strict=True))
 
 
 async def append_events(conn: Connection, events: Sequence[Event], *, door: str = ACCESS_DOOR) -> list[Any]:
@@ -306,7 +306,7 @@ def read_arguments(reads: Sequence[ReadAppend]) -> list[Sequence[Any]]:
     return list(zip(*map(read_values, reads), strict=True))
 
 
-def _grant_arguments(g: GrantAppend) -> tuple[Any, ...]:
+def grant_values(g: GrantAppend) -> tuple[Any, ...]:
     """Gives one grant's values in the order of `create_grants`."""
     return (
         g.id, g.grant_id, g.request_id, g.request_hash, g.agent, g.tool, g.thumbprint, g.ticket_id,

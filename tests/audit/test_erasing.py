@@ -190,38 +190,6 @@ async def test_whoever_died_between_goes_on(desk, monkeypatch):
     assert traces_of(CUSTOMER, dump(desk)) == []
 
 
-async def waiting(desk, what):
-    """Waits until somebody waits for a lock of a kind."""
-    waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = $1"
-    while not await desk.audited.conn.fetchval(waits, what):
-        pass
-
-
-async def test_a_grant_that_is_just_being_made_goes_too(desk):
-    """Stored, and not committed yet when the erasure begins: it waits, then takes it with it."""
-    pseudonym = await desk.pseudonym()
-    late = await asyncpg.connect(desk.audited.database.dsn())
-    held = late.transaction()
-    await held.start()
-    await desk.grant(ANNA, "T-1", conn=late)
-    task = asyncio.create_task(erase_them(desk))
-    await asyncio.wait([task, asyncio.create_task(waiting(desk, "advisory"))], return_when="FIRST_COMPLETED")
-    await held.commit()
-    await late.close()
-    erased = await task
-
-    assert (erased.pseudonym, erased.live_grants) == (pseudonym, 1)
-    assert traces_of(CUSTOMER, dump(desk)) == []
-
-
-async def test_a_grant_whose_ground_was_looked_at_before_is_not_stored(desk):
-    """Between the look at the ticket's customers and the row the person was erased: the row is refused."""
-    await desk.grant(ANNA, "T-1")
-    await erase_them(desk)
-    with pytest.raises(asyncpg.LockNotAvailableError):
-        await desk.grant(ANNA, "T-1")
-
-
 async def test_no_table_of_grants_is_read_whole(desk):
     """The feed waits meanwhile: grants are found by their customer."""
     scans = "SELECT seq_scan FROM pg_stat_xact_user_tables WHERE relname = 'access_grant'"
@@ -239,7 +207,9 @@ async def test_grants_go_before_the_feed_waits(desk):
     async with desk.audited.conn.transaction():
         await desk.audited.conn.execute("LOCK TABLE broker.feed IN SHARE ROW EXCLUSIVE MODE")
         task = asyncio.create_task(erase_them(desk))
-        await waiting(desk, "relation")
+        waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'relation'"
+        while not await desk.audited.conn.fetchval(waits):
+            pass
         gone = "SELECT count(*) FROM broker.access_grant AS g WHERE g.customer_id = $1 AND g.xmax <> 0"
         assert await desk.audited.conn.fetchval(gone, CUSTOMER) == 1
     assert (await task).live_grants == 1

@@ -8,9 +8,10 @@ from dataclasses import replace
 import asyncpg
 import pytest
 
+from broker.database import queries
 from broker.errors import LedgerUnavailableError
 from broker.ledger import GrantAppend
-from broker.ledger.writer import read_values
+from broker.ledger.writer import grant_values, read_values
 from tests.ledger.conftest import IDS, Case, Ground, denial
 from tests.rpc.company import eventually
 from tests.tickets.test_ground import pages_touched
@@ -303,6 +304,56 @@ class TestSizes:
         await ledger.append(grant)
         with pytest.raises(LedgerUnavailableError):
             await ledger.append(case.read(grant, head=b"{" + b" " * 262_144))
+
+
+class TestErasing:
+    """A person is erased while a grant on their ticket is being made: nothing of them stays behind."""
+
+    ERASE = "SELECT grants FROM broker.erase_customer($1)"
+
+    async def test_the_grant_was_first(self, own_ground):
+        """Stored, and not committed yet: the erasure waits, and takes it with it."""
+        case = await own_ground.case()
+        pool = await own_ground.pool()
+        eraser = await asyncpg.connect(own_ground.database.dsn())
+        async with pool.acquire() as conn, conn.transaction():
+            [made] = await conn.fetch(queries("ledger").create_grant, *grant_values(case.grant()))
+            erasing = asyncio.create_task(eraser.fetchval(self.ERASE, case.customer))
+            await eventually(lambda: _waits(case.conn, eraser.get_server_pid()))
+
+        assert made["reason"] == ""
+        assert await erasing == 1
+        assert await self.left(case) == 0
+        await eraser.close()
+
+    async def test_the_erasure_was_first(self, own_ground):
+        """Not committed yet: the grant waits, and then finds that the ticket is nobody's any more."""
+        case = await own_ground.case()
+        ledger = await own_ground.ledger()
+        eraser = await asyncpg.connect(own_ground.database.dsn())
+        async with eraser.transaction():
+            await eraser.execute("SELECT * FROM broker.erase_customer($1)", case.customer)
+            append = asyncio.create_task(ledger.append(case.grant()))
+            await eventually(lambda: _waits(case.conn))
+        first = await append
+        await case.load()
+        again = await ledger.append(case.grant())
+
+        assert [first.reason, again.reason] == ["FACTS_STALE", "TICKET_DENIED"]
+        assert await self.left(case) == 0
+        await eraser.close()
+
+    async def left(self, case: Case) -> int:
+        """Counts the rows of grants that hold the customer's key."""
+        query = "SELECT count(*) FROM broker.access_grant WHERE customer_id = $1"
+        return int(await case.conn.fetchval(query, case.customer))
+
+
+async def _waits(conn: asyncpg.Connection, pid: int | None = None) -> bool:
+    """Says whether somebody, or this backend, waits for an advisory lock."""
+    waiting = "SELECT pid FROM pg_locks WHERE NOT granted AND locktype = 'advisory'"
+    found = {row["pid"] for row in await conn.fetch(waiting)}
+    return bool(found) if pid is None else pid in found
 
 
 async def test_an_append_has_its_number_before_it_waits(own_ground):
