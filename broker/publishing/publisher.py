@@ -118,6 +118,7 @@ class Publisher:
             ProposalOvertakenError: another version is in force than the draft is meant to follow.
             ProposalsFullError: too many wait, of all or of this author, and this one would, too.
             GuardBehindError: the installed guard does not cover the catalog of what is published alone.
+            PolicyUnavailableError: others are examined, or another policy of this author's is.
         """
         version, active = await self._in_force()
         base = int(version)
@@ -161,6 +162,7 @@ class Publisher:
             VersionNotFoundError: there is none of that number.
             VersionInvalidError: it is not what was published under that number.
             GuardBehindError: the installed guard does not cover its catalog.
+            PolicyUnavailableError: others are examined, or another policy of this author's is.
         """
         with telling():
             bundle = await self._store.version(version)
@@ -191,6 +193,7 @@ class Publisher:
             SecondPersonError: the approver is its author.
             PolicyRefusedError: it fails its examination today.
             GuardBehindError: the installed guard does not cover its catalog.
+            PolicyUnavailableError: others are examined, or another policy of this approver's is.
         """
         proposal = await self.proposal(proposal_id)
         if proposal.bundle is None:  # pages of proposals hold none
