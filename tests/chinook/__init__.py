@@ -169,6 +169,9 @@ class OtherProgram:
         """Ends it, whatever it is doing; nothing where it has ended."""
         self._process.kill()
         self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            assert stream is not None
+            stream.close()
 
     def stop(self) -> dict[str, object]:
         """Stops it and gives what it noticed: rounds, errors, each set of counts, the longest round."""

@@ -98,16 +98,17 @@ async def company() -> AsyncIterator[Company]:
         async with connected(database.dsn()) as dba:
             before = await look(dba)
             program = await asyncio.to_thread(chinook.OtherProgram, database)
-            for file in POLICIES.iterdir():
-                shutil.copyfile(file, world.layout.policies / file.name)
-            policy = load(PolicyFiles.from_directory(world.layout.policies), "chinook")
-            await apply(dba, await plan_install(dba, policy.catalog))
-        await world.start_serving()
-        await world.publish(*assigned(world, expectation))
-        try:
-            yield Company(world, expectation, database, program, before)
-        finally:
-            await asyncio.to_thread(program.kill)
+            try:
+                shutil.rmtree(world.layout.policies / "tests")  # of the sample company's policy
+                for file in POLICIES.iterdir():
+                    shutil.copyfile(file, world.layout.policies / file.name)
+                policy = load(PolicyFiles.from_directory(world.layout.policies), "chinook")
+                await apply(dba, await plan_install(dba, policy.catalog))
+                await world.start_serving()
+                await world.publish(*assigned(world, expectation))
+                yield Company(world, expectation, database, program, before)
+            finally:
+                await asyncio.to_thread(program.kill)
 
 
 def assigned(world: World, expectation: Expectation) -> list[str]:
@@ -125,6 +126,7 @@ def assigned(world: World, expectation: Expectation) -> list[str]:
                 assignment(agent(subject(expectation.manager_of(rep))), relation="supervisor"),
             )
         )
+        events.append(helpdesk.call_started(ticket))  # what is in clear with the customer on the line
     return events
 
 
