@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import asyncpg
@@ -22,6 +22,9 @@ Q = queries("audit_traces")
 
 FIRST_PART = timedelta(minutes=1)
 MOST_PART = timedelta(days=1)
+
+AHEAD = timedelta(minutes=2)
+"""Nothing on record is of a later time: an event's id is at most a minute ahead of the clock."""
 
 QUICK, SLOW = 0.2, 0.8
 """Seconds; the part behind one that took less is twice as long, behind one that took more half as long."""
@@ -49,6 +52,7 @@ async def reconcile(
     since: datetime,
     until: datetime,
     *,
+    clock: Callable[[], float] = time.time,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[Part]:
     """Compares part by part; no connection is held between two parts.
@@ -56,9 +60,11 @@ async def reconcile(
     Args:
         pool: as broker_auditor.
         since: from when.
-        until: until when.
+        until: until when; a time to come is now, or there would be a part for each of its days.
+        clock: POSIX seconds.
         monotonic: a clock in seconds.
     """
+    until = min(until, datetime.fromtimestamp(clock(), UTC) + AHEAD)
     length = FIRST_PART
     while since < until:
         begin, began = max(since, until - length), monotonic()

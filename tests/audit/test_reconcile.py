@@ -10,7 +10,7 @@ import pytest
 
 from broker.audit.event_filter import MOST_BYTES
 from broker.audit.events import EventReader
-from broker.audit.reconcile import FIRST_PART, reconcile
+from broker.audit.reconcile import AHEAD, FIRST_PART, reconcile
 from broker.audit.spans import SpanQuery, search
 from broker.audit.tracing import Tracing
 from broker.database import queries
@@ -140,6 +140,14 @@ async def test_parts_leave_nothing_out(audited):
     assert [part.until - part.since for part in parts[:4]] == [
         FIRST_PART, 2 * FIRST_PART, 4 * FIRST_PART, 2 * FIRST_PART,
     ]  # fmt: skip
+
+
+async def test_a_time_to_come_is_now(audited):
+    """Nothing is on record of then, so nobody waits for its parts."""
+    far, since = NOW.replace(year=2126), NOW - timedelta(minutes=1)
+    parts = [part async for part in reconcile(audited.pool, since, far, clock=NOW.timestamp)]
+
+    assert (parts[0].until, parts[-1].since) == (NOW + AHEAD, since)
 
 
 def query(**change):

@@ -21,9 +21,9 @@ from tests.rpc.test_contract import CONTRACT, RPCS
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-MUTANTS = 16
+MUTANTS = 12
 NEVER = {"INTERNAL", "UNKNOWN", "UNAVAILABLE", "DEADLINE_EXCEEDED"}
-SLOW = 5
+SLOW = 4
 """Mutants of what takes long to answer rightly: an examination of a policy, a replay."""
 
 WORDS = (
