@@ -2,8 +2,8 @@
 
 The rules, in words, as a reader of `policies/` would say them:
 - the employee who looks after a customer (`support_rep_id`) sees on their ticket who it is, what they bought
-  and, as the customer is on the line, the e-mail address clear; street, postal code and phone masked; a line's
-  unit price masked; no fax;
+  and, as the customer is on the line, the e-mail address clear; street, postal code and phone masked; a
+  line's unit price masked; no fax;
 - that employee's manager (`reports_to`) sees all of it masked, for a review; no fax;
 - nobody else sees anything.
 """

@@ -97,7 +97,7 @@ async def test_replaying_as_a_person_or_not(company, typed):
     assert (asked, asked["changed"] > 0) == (direct, True)
     assert (version["decisions"], version["changed"]) == (asked["decisions"], 0)
     for who, where in (("%|anna", "spiffe://%"), ("", "broker policy replay by %")):
-        told = "leaf LIKE '%\"act\":\"replayed\"%\"digest\"%'"
+        told = 'leaf LIKE \'%"act":"replayed"%"digest"%\''
         event = f"agent LIKE '{who}' AND tool LIKE '{where}' AND {told}"
         assert await company.count(f"kind = 'policy' AND {event}"), who
 
