@@ -54,6 +54,7 @@ from broker.audit.packed import (
     report_of,
 )
 from broker.database import Connection, queries, transaction
+from broker.errors import InternalError
 from broker.keys import LogKeyFolder
 from broker.merkle import Subtree, TileId, inclusion_proofs, subtree_hash, tiles_of
 from broker.note import sign
@@ -109,7 +110,8 @@ async def build_pack(
                     packed = part
                 else:
                     file.write(part)
-    assert packed is not None  # noqa: S101 - the last part
+    if packed is None:
+        raise InternalError(cause="a pack without its last part")
     return packed
 
 

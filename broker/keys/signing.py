@@ -159,13 +159,15 @@ class SigningKeys:
     def _follow(self, kid: str = "") -> None:
         """Looks at the manifest once a second and for an unknown key, and moves keys on when due."""
         now = self._clock()
-        if now < self._settled or now >= self._look_time or (kid and self._known.get(kid) is None):
-            self._look(now)
-            self._settle(now)
-        elif now >= self._next_change:
+        is_due = now < self._settled or now >= self._look_time
+        # Whoever sends made-up ids costs a look at the file's inode each, and no more.
+        is_unknown = bool(kid) and self._known.get(kid) is None
+        is_new = (is_due or is_unknown) and self._look(now)
+        if is_due or is_new or now >= self._next_change:
             self._settle(now)
 
-    def _look(self, now: float) -> None:
+    def _look(self, now: float) -> bool:
+        """Reads the manifest where it has changed; says whether it was."""
         self._look_time = now + LOOK_INTERVAL
         try:
             stamp = self._folder.stamp()
@@ -173,8 +175,10 @@ class SigningKeys:
                 self._read(now)
                 self._stamp = stamp
                 self.error = ""
+                return True
         except (StartupError, OSError) as exc:
             self.error = str(exc) if isinstance(exc, StartupError) else type(exc).__name__
+        return False
 
     def _read(self, now: float) -> None:
         keys = self._folder.list(now)

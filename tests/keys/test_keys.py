@@ -190,6 +190,14 @@ class TestRevocation:
         assert other.verifying(heir.kid).get(heir.kid) is not None
         assert keys.known(heir.kid).get(heir.kid) is not None
 
+    def test_a_made_up_id_costs_no_more_than_a_look(self, folder, clock):
+        """Nothing is worked out anew for it: the keys in force are the very set that they were."""
+        keys = SigningKeys(folder, clock)
+        before = keys.verifying()
+
+        assert keys.verifying("made-up") is before
+        assert keys.verifying() is before
+
     def test_the_published_key_takes_over(self, folder):
         """A key that waits to sign need not wait when the active one is stolen."""
         waiting = folder.rotate(NOW)
