@@ -132,7 +132,7 @@ def quoted(word: str) -> str:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """Gives the end of a sentence about an unknown word: the nearest known one, or which there are."""
-    words = sorted(known)
+    words = sorted(map(str, known))  # members of an enum are words, too, and are quoted as such
     for candidate in words:
         if candidate.casefold() == word.strip("\"'` ").casefold():
             return f"did you mean {candidate!r}?"

@@ -133,6 +133,8 @@ SUGGESTIONS = {
     "a purpose": ("p, tier1, resolve", "p, tier1, resolv", "did you mean 'resolve'?"),
     "a class": ("profile, clear", "profiel, clear", "did you mean 'profile'?"),
     "a field": ("profile, clear", "customer.emial, clear", "did you mean 'customer.email'?"),
+    "a relation": ("resolve, assignee", "resolve, asignee", "did you mean 'assignee'?"),
+    "a level": ("profile, clear", "profile, claer", "did you mean 'clear'?"),
     "an effect with a capital": ("any, deny", "any, Deny", "did you mean 'deny'?"),
     "a word like nothing": ("routed", "xyzzy", "known: any, imported, peer, routed, self, unknown"),
 }
