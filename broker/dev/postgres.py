@@ -78,8 +78,8 @@ class EmbeddedPostgres:
         )  # fmt: skip
 
     def stop(self, mode: str = "fast") -> None:
-        """Stops the server (`fast`, or `immediate`: as if the power went)."""
-        if (self.data / "postmaster.pid").exists():
+        """Stops the server (`fast`, or `immediate`: as if the power went); one that was killed is stopped."""
+        if (self.data / "postmaster.pid").exists() and _runs(self.pid()):
             self._run(self._user(), "pg_ctl", "-D", str(self.data), "-w", "-m", mode, "stop")
 
     def remove(self) -> None:
@@ -160,3 +160,15 @@ def _ensure_system_user(name: str) -> None:
     except KeyError:
         command = ["useradd", "--system", "--no-create-home", "--shell", "/bin/false", name]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _runs(pid: int) -> bool:
+    """Says whether a process is there, whoever's it is; one that only waits to be reaped is not."""
+    try:
+        os.kill(pid, 0)
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's, or a system without /proc
+        return True
+    return state != "Z"
