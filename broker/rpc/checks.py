@@ -17,7 +17,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from broker.errors import RequestMalformedError
 
 TICKET_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
-WORD = re.compile(r"[a-z][a-z0-9-]{0,63}", re.ASCII)
+WORD = re.compile(r"[a-z][a-z0-9_-]{0,63}", re.ASCII)
+"""Covers what policies name purposes and roles by and helpdesks kinds: what is in force can be asked for."""
+
 FIELD_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\.[a-z][a-z0-9_]{0,63}", re.ASCII)
 TOKEN = re.compile(r"[A-Za-z0-9._-]{1,16384}", re.ASCII)
 CUSTOMER_ID_LENGTH = 128
