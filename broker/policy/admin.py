@@ -19,7 +19,7 @@ from casbin import Enforcer
 
 from broker.policy.engine import words_adapter
 from broker.policy.files import ADMIN
-from broker.policy.findings import Findings, quoted
+from broker.policy.findings import Findings, nearest, quoted
 from broker.policy.lines import NAME, RESERVED, Line, read_csv
 from broker.policy.rules import GROUP_PREFIX
 
@@ -169,7 +169,8 @@ def _check_whole(
     roles = {role for role, _, _ in rules}
     for (_, role), number in members.items():
         if role not in roles:
-            findings.add(ADMIN, number, "role-without-rules", f"role {role!r} has no rule")
+            sentence = f"role {role!r} has no rule; {nearest(role, roles)}"
+            findings.add(ADMIN, number, "role-without-rules", sentence)
     methods = {method for _, method, _ in rules}
     held: dict[str, set[str]] = {}
     for member, role in members:

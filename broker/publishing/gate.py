@@ -27,8 +27,9 @@ PROPOSE = "/broker.v1.PolicyService/Propose"
 ROLL_BACK = "/broker.v1.PolicyService/Rollback"
 APPROVE = "/broker.v1.PolicyService/Approve"
 
-OF_ITS_TIME = frozenset({"rule-ended", "method-missing"})
-"""Errors that an old version may have for its age: the rule decides nothing, the method is refused to all."""
+OF_ITS_TIME = frozenset({"rule-ended", "method-missing", "unknown-method", "role-without-members"})
+"""Errors that an old version may have for its age: a rule or a denial that decides nothing (any more), a
+method that is refused to all."""
 
 MOST_SENTENCES = 200
 """Sentences of one kind in a report; a change that takes more is told to be larger than that."""

@@ -167,6 +167,13 @@ def test_starting_table_covers_the_admin_port():
     assert admin.unknown(registered) == ()
 
 
+def test_a_misspelt_role_is_told_the_nearest():
+    """A member whose role has no rule: the sentence has the role that may be meant."""
+    found = findings(edited("admin.csv", "helpdesk, helpdesk-feed", "helpdesk, helpdesk-fed"))
+
+    assert any("role 'helpdesk-fed' has no rule; did you mean 'helpdesk-feed'?" in text for text in found)
+
+
 SPOILT_ADMIN = {
     "a method with a star": ("PublishEvents", "*", "wildcard"),
     "a method without its slash": ("/broker.v1.T", "broker.v1.T", "method"),

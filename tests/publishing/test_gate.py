@@ -188,9 +188,13 @@ def test_whoever_may_only_roll_back_rolls_back():
 
 
 def test_an_old_version_may_be_of_its_time():
-    """A rule that has ended since, a method that is new since: told, and no reason to refuse a rollback."""
-    old = governed("# end", f"{MORE}, until 2026-11-01\n# end")
-    asks = {"methods": ("/broker.v1.PolicyService/New", "/broker.v1.PolicyService/Propose")}
+    """A rule that has ended since, a method that came or went: told, and no reason to refuse a rollback."""
+    row = "p, approver, /broker.v1.PolicyService/Gone, deny\n# end"
+    old = files(
+        admin_csv=GOVERNED.replace("# end", row),
+        policy_csv=RULES.replace("# end", f"{MORE}, until 2026-11-01\n# end"),
+    )
+    asks = {"methods": ("/broker.v1.PolicyService/New", "/broker.v1.PolicyService/Propose"), "active": old}
     back = examine(asked(old, restores=True, **asks))
     anew = examine(asked(old, **asks))
 
@@ -198,6 +202,7 @@ def test_an_old_version_may_be_of_its_time():
     for told in (back.warnings, anew.refusals):  # a new proposal mends both
         assert any("rule-ended" in text for text in told)
         assert any("method-missing" in text for text in told)
+        assert any("unknown-method" in text for text in told)
 
 
 async def test_in_a_process_of_its_own():

@@ -13,6 +13,9 @@ from broker.policy.lines import read_csv
 def check_admin(text: str, table: AdminTable, methods: Iterable[str], findings: Findings) -> None:
     """Names rows that do nothing, and RPCs without a row.
 
+    A denial that denies nothing is an error, because somebody counts on it; an allow that allows nothing is
+    a warning, and may stand there before the release that brings its RPC.
+
     Args:
         text: of the file, which its strict reader has accepted.
         table: what that reader made of it.
@@ -36,18 +39,13 @@ def check_admin(text: str, table: AdminTable, methods: Iterable[str], findings: 
                 Severity.WARNING,
                 "Remove one of the two; a denial wins in any case.",
             )
+        weight = Severity.ERROR if effect == "deny" else Severity.WARNING
         if role not in held:
-            findings.add(
-                ADMIN, line.number, "role-without-members", f"nobody has role {role!r}", Severity.WARNING
-            )
+            sentence = f"nobody has role {role!r}; {nearest(role, held)}"
+            findings.add(ADMIN, line.number, "role-without-members", sentence, weight)
         if known and method not in known:
-            findings.add(
-                ADMIN,
-                line.number,
-                "unknown-method",
-                f"this release has no RPC {method}; {nearest(method, known)}",
-                Severity.WARNING,
-            )
+            sentence = f"this release has no RPC {method}; {nearest(method, known)}"
+            findings.add(ADMIN, line.number, "unknown-method", sentence, weight)
     for method in table.missing(known):
         sentence = f"no row for {method}; add who may call it"
         findings.add(ADMIN, 1, "method-missing", sentence, hint=_rows(method, allows))

@@ -134,6 +134,23 @@ class TestAdmin:
             edited("admin.csv", "PublishEvents", "PublishEvent"), methods=self.METHODS
         )
 
+    def test_a_denial_that_denies_nothing_is_an_error(self):
+        """A misspelt method or role in a denial is refused with the nearest word; in an allow it is told."""
+        row = "p, helpdesk-feed, /broker.v1.TicketFeedService/PublishEvents, allow\n"
+        spoilt = {
+            "unknown-method": row.replace("PublishEvents, allow", "PublishEvent, deny"),
+            "role-without-members": row.replace("helpdesk-feed", "helpdesk-fed").replace("allow", "deny"),
+        }
+        for name, denial in spoilt.items():
+            report = lint(edited("admin.csv", row, row + denial), today=TODAY, methods=self.METHODS)
+            [error] = report.errors
+            assert (error.file, error.line, error.name) == ("admin.csv", 3, name)
+            assert "did you mean" in error.sentence
+            allow = denial.replace("deny", "allow")
+            milder = lint(edited("admin.csv", row, row + allow), today=TODAY, methods=self.METHODS)
+            assert not milder.errors
+            assert name in {found.name for found in milder.warnings}
+
     def test_a_missing_row_is_ready_to_be_pasted(self):
         """The hint has the row for each role that may call others of the service; with it none is missing."""
         methods = (*self.METHODS, "/broker.v1.TicketFeedService/SendHeartbeat", "/broker.v1.New/Method")
