@@ -47,7 +47,7 @@ _BUT = {
     "presence": "anything but {}",
 }
 _KINDS = {OTHER_KIND: "one that the catalog lacks"}
-_LEVELS = {"clear": "in clear", "masked": "masked"}
+LEVELS_ALOUD = {"clear": "in clear", "masked": "masked"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +87,10 @@ def rule_aloud(rule: Rule, catalog: Catalog) -> str:
     what = field_aloud(rule.field, catalog)
     if rule.effect == "deny":
         who = "Nobody" if rule.role == ANY else f"No agent with {rule.role}"
-        sees = f"sees {what} {_LEVELS.get(rule.level, 'at all')}"
+        sees = f"sees {what} {LEVELS_ALOUD.get(rule.level, 'at all')}"
     else:
         who = "Agents" if rule.role == ANY else f"Agents with {rule.role}"
-        sees = f"see {what} {_LEVELS.get(rule.level, 'in clear or masked')}"
+        sees = f"see {what} {LEVELS_ALOUD.get(rule.level, 'in clear or masked')}"
     end = f", until the end of {rule.until}" if rule.until else ""
     return f"{_sentence(who, words, sees)}{end}."
 
@@ -104,12 +104,14 @@ def change_aloud(words: Words, *, more_roles: bool) -> str:
     """Says what would have to be otherwise: `the ticket were routed to the agent and …`.
 
     Args:
-        words: the words that would do, by dimension; for `roles`, the roles to have.
+        words: the words that would do, by dimension; for `roles`, the roles to have, for `without`, those to
+            lose, either of which is enough.
         more_roles: the agent has roles already.
     """
     also = "also " if more_roles else ""
     parts = {
         "roles": f"the agent {also}had {{}}",
+        "without": "the agent were without {}",
         "purpose": "the purpose were {}",
         "relation": "the agent were {}",
         "ticket_kind": "the ticket were of kind {}",
@@ -163,5 +165,6 @@ def _told(name: str, choice: Choice) -> str:
         "provenance": _PROVENANCES,
         "opened_by": _OPENERS,
     }.get(name, {})
-    told = either([phrases.get(word, word) for word in choice.words])
+    listed = [phrases.get(word, word) for word in choice.words]
+    told = " or without ".join(choice.words) if name == "without" else either(listed)
     return _BUT[name].format(told) if choice.but else told

@@ -7,20 +7,29 @@ Invariants:
 - a sentence for agents speaks of the policy and never of the ticket's facts: facts are folded, so one
   explanation serves many tickets;
 - what it asks for would really be enough: the decision is taken again with it, denials included;
-- `explain_point` tells every smallest change that gives a higher level, and no other.
+- `explain_point` tells every smallest change that gives a higher level, and no other; a change of the roles
+  is one role more or one role less, because a denial may name a role that the agent has.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING
 
 from broker.model import Facts, Level
-from broker.policy.aloud import Choice, change_aloud, places, rule_aloud
+from broker.policy.aloud import LEVELS_ALOUD, Choice, change_aloud, either, places, rule_aloud
 from broker.policy.boxes import Box, Space, cover
-from broker.policy.everywhere import OTHER_KIND, RANK, deciding, everywhere, name_of, space_of
+from broker.policy.everywhere import (
+    OTHER_KIND,
+    RANK,
+    deciding,
+    everywhere,
+    level_of,
+    name_of,
+    space_of,
+)
 from broker.policy.rules import CONDITIONS, Rule
 from broker.policy.table import Point
 
@@ -130,7 +139,7 @@ class Change:
     """A smallest change of the request that gives a level: any combination of these words does."""
 
     level: Level
-    words: Mapping[str, tuple[str, ...]]  # by dimension; `roles`: one of these roles more
+    words: Mapping[str, tuple[str, ...]]  # by dimension; `roles`: one of these more, `without`: one less
     told: str  # "the ticket were routed to the agent and …"
     rules: tuple[Rule, ...]  # that would decide
 
@@ -186,8 +195,29 @@ def explain_point(policy: Policy, roles: frozenset[str], facts: Facts, field: st
     told = _tell(policy, level, rule, denials)
     told += [f"would be {change.level.value} if {change.told} ({places(change.rules)})" for change in changes]
     if not changes and level is not Level.CLEAR:
-        told.append(f"nothing would give more: {NO_CHANGE[level]}")
+        told.append(_nothing(policy, level, field))
     return PointExplanation(field, roles, level, rule, denials, changes, tuple(told))
+
+
+def _nothing(policy: Policy, level: Level | None, field: str) -> str:
+    """Says why no change gives more; who would see more, where it is agents with roles quite different.
+
+    Whatever several roles see, one of them sees alone, because allows add up and denials take away.
+    """
+    space = Space({**space_of(policy.catalog).dimensions, "field": (field,)})
+    alone: dict[Level, list[str]] = {}
+    for role in sorted(policy.book.mapped_roles):
+        seen = everywhere(policy.table, space, level_of(policy.table), roles=[role])
+        best = max(seen, key=RANK.__getitem__)
+        if best is not None and RANK[best] > RANK[level]:
+            alone.setdefault(best, []).append(role)
+    if not alone:
+        return f"nothing would give more: {NO_CHANGE[level]}"
+    who = [
+        f"agents with {either(roles)} alone see it {LEVELS_ALOUD[best]}"
+        for best, roles in sorted(alone.items(), key=lambda each: -RANK[each[0]])
+    ]
+    return f"no other facts and no role more or less would give more; {', '.join(who)}"
 
 
 NO_CHANGE = {
@@ -217,9 +247,10 @@ def _changes(
     side lacks the word of now. The nearest boxes are those with the fewest of them.
     """
     held = frozenset().union(*(policy.book.closure(role) for role in roles))
-    added = {name_of(roles | {role}): role for role in sorted(policy.book.mapped_roles - held)}
+    more = {name_of(roles | {role}): role for role in sorted(policy.book.mapped_roles - held)}
+    less = {name_of(roles - {role}): role for role in sorted(roles)}
     now = name_of(roles)
-    space = Space({"roles": (now, *added), **space_of(policy.catalog).dimensions, "field": (field,)})
+    space = Space({"roles": (now, *more, *less), **space_of(policy.catalog).dimensions, "field": (field,)})
     words = facts.as_mapping()
     if facts.kind not in policy.catalog.ticket_kinds:
         words["ticket_kind"] = OTHER_KIND
@@ -233,42 +264,60 @@ def _changes(
         for box in boxes
     ]
     least = min((len(missing) for _, missing, _, _ in found), default=0)
-    nearest: dict[tuple[Level, tuple[int, ...]], list[tuple[Box, Rule]]] = {}
+    nearest: dict[tuple[Level, tuple[str, ...]], list[tuple[Box, Rule]]] = {}
     for seen, missing, box, rule in found:
-        if len(missing) == least:
-            part = Box(tuple(box.sides[i] for i in missing))
-            nearest.setdefault((seen, missing), []).append((part, rule))
+        if len(missing) != least:
+            continue
+        for names, part in _parts(space, missing, box, more, less):
+            nearest.setdefault((seen, names), []).append((part, rule))
     return tuple(
-        _change(space, seen, missing, box, pieces, added)
-        for (seen, missing), pieces in nearest.items()
-        for box in cover(_part(space, missing), [piece for piece, _ in pieces])
+        _change(space, names, seen, box, pieces, {**more, **less})
+        for (seen, names), pieces in nearest.items()
+        for box in cover(_part(space, names), [piece for piece, _ in pieces])
     )
 
 
-def _part(space: Space, at: Iterable[int]) -> Space:
-    return Space({space.names[i]: space.words[i] for i in at})
+def _parts(
+    space: Space, missing: Sequence[int], box: Box, more: Iterable[str], less: Iterable[str]
+) -> Iterator[tuple[tuple[str, ...], Box]]:
+    """Gives what must change to enter a box, by name: one role more and one role less apart."""
+    names = tuple(space.names[i] for i in missing)
+    part = Box(tuple(box.sides[i] for i in missing))
+    if names[:1] != ("roles",):
+        yield names, part
+        return
+    for name, sets in (("roles", more), ("without", less)):
+        if side := part.sides[0].intersection(sets):
+            yield (name, *names[1:]), part.replace(0, side)
+
+
+def _part(space: Space, names: Iterable[str]) -> Space:
+    """Gives the space of some dimensions; that of one role more and that of one less are the roles'."""
+    words = dict(zip(space.names, space.words, strict=True))
+    return Space({name: words["roles" if name == "without" else name] for name in names})
 
 
 def _change(
     space: Space,
+    names: Sequence[str],
     level: Level,
-    missing: Sequence[int],
     box: Box,
     pieces: Iterable[tuple[Box, Rule]],
-    added: Mapping[str, str],
+    differing: Mapping[str, str],
 ) -> Change:
-    """Tells one box of changes; role sets with a role more are told as that role."""
-    part = _part(space, missing)
+    """Tells one box of changes; role sets with a role more or less are told as that role."""
+    part = _part(space, names)
     choices: dict[str, Choice] = {}
     words: dict[str, tuple[str, ...]] = {}
     for i, name in enumerate(part.names):
-        words[name] = tuple(added.get(word, word) for word in part.ordered(i, box.sides[i]))
-        choices[name] = Choice(words[name])
-        if name != "roles" and (choice := Choice.of(part, i, box.sides[i])):
-            choices[name] = choice
+        words[name] = tuple(part.ordered(i, box.sides[i]))
+        if name in {"roles", "without"}:
+            words[name] = tuple(differing[word] for word in words[name])
+            choices[name] = Choice(words[name])
+        else:
+            choices[name] = Choice.of(part, i, box.sides[i]) or Choice(words[name])
     rules = {rule for piece, rule in pieces if box.meets(piece)}
-    has_roles = space.words[0][0] != ""
-    told = change_aloud(choices, more_roles=has_roles)
+    told = change_aloud(choices, more_roles=space.words[0][0] != "")
     return Change(level, words, told, tuple(sorted(rules, key=lambda rule: rule.line)))
 
 

@@ -159,21 +159,23 @@ STARTING = load(PolicyFiles.from_directory(POLICIES), "1")
 
 
 def nearest_by_hand(policy, roles, words, field):
-    """Finds, by trying everything, the smallest changes that give more: level and words by dimension."""
+    """Finds, by trying everything, the smallest changes that give more: level and words by dimension.
+
+    The words of the roles are `+tier1` and `-tier1`: one role more, or one role less.
+    """
     now = level_of(policy, roles, words, field)
     columns = space_of(policy.catalog).words[:-1]
-    more = [role for role in sorted(policy.book.mapped_roles) if role not in held(policy, roles)]
+    sets = {f"+{role}": roles | {role} for role in policy.book.mapped_roles - held(policy, roles)}
+    sets |= {f"-{role}": roles - {role} for role in roles}
     for size in range(1, 8):
         found = set()
         for at in combinations(range(7), size):
             choices = [
-                ([w for w in (*([None] if i else more), *(columns[i - 1] if i else ())) if w and w != here])
-                if i in at
-                else [here]
+                ([w for w in (columns[i - 1] if i else sets) if w != here]) if i in at else [here]
                 for i, here in enumerate((None, *words))
             ]
             for role, *changed in product(*choices):
-                level = level_of(policy, roles | ({role} if role else set()), tuple(changed), field)
+                level = level_of(policy, sets[role] if role else roles, tuple(changed), field)
                 if RANK[level] > RANK[now]:
                     picked = (role, *changed)
                     found.add((level, tuple((i, picked[i]) for i in at)))
@@ -192,29 +194,37 @@ def level_of(policy, roles, words, field):
     return policy.table.outcome(policy.table.ground(roles, words), field)[0]
 
 
-DIMENSIONS = ("roles", "purpose", "relation", "ticket_kind", "provenance", "opened_by", "presence")
+BROAD = [
+    ("tier1", *["any"] * 6, "contact", "any", "deny"),
+    ("billing", *["any"] * 6, "customer.email", "any", "allow"),
+]
+"""A denial that names one role, over what another role is allowed."""
+
+CONDITIONS = ("purpose", "relation", "ticket_kind", "provenance", "opened_by", "presence")
+DIMENSIONS = {name: at for at, name in enumerate(CONDITIONS, 1)}  # the roles are 0
 
 
 def told(explanation):
     """Gives the changes of an explanation, each combination by itself."""
+    signs = {"roles": "+", "without": "-"}
     return {
-        (change.level, tuple(zip(map(DIMENSIONS.index, change.words), picked, strict=True)))
+        (change.level, tuple((DIMENSIONS.get(name, 0), signs.get(name, "") + word) for name, word in picked))
         for change in explanation.changes
-        for picked in product(*change.words.values())
+        for picked in product(*([(name, word) for word in words] for name, words in change.words.items()))
     }
 
 
 class TestExplainPoint:
     @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-    @given(lines=rules, nesting=nestings, seed=st.integers(0, 2**32))
-    def test_every_smallest_change_and_no_other(self, lines, nesting, seed):
+    @given(lines=rules, nesting=nestings, broad=st.booleans(), seed=st.integers(0, 2**32))
+    def test_every_smallest_change_and_no_other(self, lines, nesting, broad, seed):
         """For any policy: what would give more is what trying everything finds, no word less or more."""
-        policy = policy_of(lines, nesting)
+        policy = policy_of([*lines, *(BROAD if broad else [])], nesting)
         rng = random.Random(seed)
         space = space_of(CATALOG)
         for _ in range(4):
             *words, field = (rng.choice(column) for column in space.words)
-            roles = frozenset(rng.sample(["tier1", "tier2", "billing"], rng.randint(0, 2)))
+            roles = frozenset(rng.sample(["tier1", "tier2", "billing"], rng.randint(0, 3)))
             explanation = explain_point(policy, roles, facts_of(words), field)
             expected = nearest_by_hand(policy, roles, tuple(words), field)
             level = level_of(policy, roles, words, field)
@@ -225,6 +235,10 @@ class TestExplainPoint:
                 assert explanation.changes == ()
             else:
                 assert told(explanation) == expected
+                if explanation.sentences[-1].startswith("nothing would give more"):
+                    points = product(*space.words[:-1])
+                    seen = {level_of(policy, {r}, p, field) for p in points for r in policy.book.mapped_roles}
+                    assert max(map(RANK.__getitem__, seen)) <= RANK[level]
 
     def test_allow_names_its_rule_and_reads_it_aloud(self):
         """An allow is told with its line and sentence; there is nothing more to be had."""
@@ -283,6 +297,37 @@ class TestExplainPoint:
         assert explanation.level is Level.MASKED
         assert explanation.changes == ()
         assert explanation.sentences[-1].startswith("nothing would give more")
+
+    def test_a_role_too_many_is_told(self):
+        """Where the denial of one role takes away what another one allows, being without it is a way."""
+        policy = small(
+            policy_csv=RULES.replace("g, tier2, tier1\n", "").replace(
+                "# end",
+                "p, tier2, resolve, assignee, any, routed, any, any, invoice.total, clear, allow\n"
+                "p, tier1, any, any, any, any, any, any, invoice.total, any, deny\n# end",
+            )
+        )
+        both = explain_point(policy, frozenset({"tier1", "tier2"}), FACTS, "invoice.total")
+
+        assert policy.decide(TIER2, FACTS, ["invoice.total"]).fields[0].level is Level.CLEAR
+        assert [dict(change.words) for change in both.changes] == [{"without": ("tier1",)}]
+        assert both.sentences[-1].startswith("would be clear if the agent were without tier1 (")
+
+    def test_nothing_would_give_more_is_true(self):
+        """Where neither one role more nor one less helps, but another role alone would, that is said."""
+        policy = small(
+            policy_csv=RULES.replace("g, tier2, tier1\n", "").replace(
+                "# end",
+                "p, tier2, resolve, assignee, any, routed, any, any, invoice.total, clear, allow\n"
+                "p, tier1, any, any, any, any, any, any, invoice.total, any, deny\n# end",
+            )
+        )
+        only = explain_point(policy, TIER1, FACTS, "invoice.total")
+
+        assert only.changes == ()
+        assert only.sentences[-1] == (
+            "no other facts and no role more or less would give more; agents with tier2 alone see it in clear"
+        )
 
     def test_unknown_words_and_undeclared_kinds(self):
         """A field or purpose that does not exist is said to be; an undeclared kind is whatever it is."""
