@@ -55,7 +55,7 @@ class PolicyClient(AdminPort):
             reason: why, for the approver and the ledger.
             base_version: the version that it is meant to follow; empty: whichever is in force.
             replaces_tests: the tests of the version in force need not pass; counts as widening.
-            emergency: bring it into force at once, where it widens nothing.
+            emergency: bring it into force at once, where it only narrows.
         """
         request = pb.ProposeRequest(
             bundle=wire.bundle(policy),
@@ -85,7 +85,7 @@ class PolicyClient(AdminPort):
         return wire.proposal((await self._personal(self._stub.Withdraw, request, safe=False)).proposal)
 
     async def roll_back(self, version: str, *, reason: str) -> Proposed:
-        """Proposes an old version's content anew; in force at once where it widens nothing."""
+        """Proposes an old version's content anew; in force at once where it only narrows."""
         request = pb.RollbackRequest(version=version, reason=reason)
         answer = await self._personal(self._stub.Rollback, request, timeout=EXAMINATION, safe=False)
         return wire.proposed(answer)

@@ -93,7 +93,9 @@ class Value:
         return texts
 
     def one_or_more(self) -> list[str]:
-        """Gives the value as a list of texts, of one where it is a plain text."""
+        """Gives the value as a list of texts that is not empty, of one where it is a plain text."""
+        if isinstance(self._node, yaml.SequenceNode) and not self._node.value:
+            self.refuse("empty", "the list is empty")
         return [self.text()] if isinstance(self._node, yaml.ScalarNode) else self.texts()
 
     def items(self) -> Iterator[tuple[str, Value, Value]]:

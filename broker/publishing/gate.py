@@ -80,6 +80,11 @@ class Examination:
         """Says whether anything becomes wider, or might."""
         return bool(self.widening)
 
+    @property
+    def only_narrows(self) -> bool:
+        """Says whether something becomes narrower and nothing wider: what one person may publish alone."""
+        return bool(self.narrowing) and not self.widening
+
     def as_mapping(self) -> dict[str, Any]:
         """Gives the report, as it is stored with the proposal."""
         return asdict(self)

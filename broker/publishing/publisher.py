@@ -138,7 +138,7 @@ class Publisher:
                     outcome="refused", reason=PolicyRefusedError.reason,
                 )  # fmt: skip
             return event, None, found
-        alone = draft.alone and not found.widens
+        alone = draft.alone and found.only_narrows
         if alone:
             await self._check_guard(draft.bundle, active)
         elif self._replay is not None:  # for an approver to read; an emergency does not wait for it
@@ -156,7 +156,7 @@ class Publisher:
     async def roll_back(
         self, by: Administrator, version: int, reason: str
     ) -> tuple[UUID, Proposal | None, Examination]:
-        """Proposes an old version's content anew; where it widens nothing, it is in force at once.
+        """Proposes an old version's content anew; where it only narrows, it is in force at once.
 
         Raises:
             VersionNotFoundError: there is none of that number.

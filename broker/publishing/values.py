@@ -36,7 +36,7 @@ class Draft:
     base: int  # the version that it is meant to follow; 0: whichever is active
     restores: int | None = None  # the version whose content it is
     replaces_tests: bool = False  # the active version's tests need not pass; counted as a widening
-    alone: bool = False  # publish at once, where it widens nothing
+    alone: bool = False  # publish at once, where it only narrows
 
 
 class ProposalState(StrEnum):

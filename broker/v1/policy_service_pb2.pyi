@@ -34,7 +34,7 @@ class _ProposalStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Proposa
     PROPOSAL_STATE_APPROVED: _ProposalState.ValueType  # 2
     """Another person brought it into force. This is a terminal state."""
     PROPOSAL_STATE_ALONE: _ProposalState.ValueType  # 3
-    """Its author brought it into force alone, because it widened nothing. This is a terminal state."""
+    """Its author brought it into force alone, because it only narrowed. This is a terminal state."""
     PROPOSAL_STATE_REJECTED: _ProposalState.ValueType  # 4
     """Somebody rejected it. This is a terminal state."""
     PROPOSAL_STATE_WITHDRAWN: _ProposalState.ValueType  # 5
@@ -54,7 +54,7 @@ PROPOSAL_STATE_OPEN: ProposalState.ValueType  # 1
 PROPOSAL_STATE_APPROVED: ProposalState.ValueType  # 2
 """Another person brought it into force. This is a terminal state."""
 PROPOSAL_STATE_ALONE: ProposalState.ValueType  # 3
-"""Its author brought it into force alone, because it widened nothing. This is a terminal state."""
+"""Its author brought it into force alone, because it only narrowed. This is a terminal state."""
 PROPOSAL_STATE_REJECTED: ProposalState.ValueType  # 4
 """Somebody rejected it. This is a terminal state."""
 PROPOSAL_STATE_WITHDRAWN: ProposalState.ValueType  # 5
@@ -428,8 +428,8 @@ class ProposeRequest(_message.Message):
     replaces_tests: _builtins.bool
     """Whether the tests of the version in force need not pass any more. Counts as widening where they fail."""
     emergency: _builtins.bool
-    """Whether to bring it into force at once, without a second person; only done where it widens
-    nothing, and takes no right away from administrators and no test.
+    """Whether to bring it into force at once, without a second person; only done where something becomes
+    narrower and nothing wider, and no right of administrators and no test is taken away.
     """
     @_builtins.property
     def bundle(self) -> Global___PolicyBundle:
@@ -680,7 +680,7 @@ Global___RollbackRequest: _TypeAlias = RollbackRequest  # noqa: Y015
 
 @_typing.final
 class RollbackResponse(_message.Message):
-    """Answers with the proposal: in force where it widens nothing, else it waits for a second person."""
+    """Answers with the proposal: in force where it only narrows, else it waits for a second person."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

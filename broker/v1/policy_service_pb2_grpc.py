@@ -201,10 +201,10 @@ class PolicyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Rollback(self, request, context):
-        """Proposes the content of an old version anew; where that widens nothing, it is in force at once.
+        """Proposes the content of an old version anew; where that only narrows, it is in force at once.
 
         Takes up to 220 seconds. Returns FAILED_PRECONDITION where the old version is not what was published. NOTE: Not
-        idempotent; every call that passes makes a proposal, and a version where it widens nothing.
+        idempotent; every call that passes makes a proposal, and a version where it only narrows.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

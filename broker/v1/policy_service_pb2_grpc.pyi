@@ -63,10 +63,10 @@ class PolicyServiceStub:
     Withdraw: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.WithdrawRequest, _policy_service_pb2.WithdrawResponse]
     """Takes one's own proposal back, while it waits. Returns FAILED_PRECONDITION where it does not."""
     Rollback: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.RollbackRequest, _policy_service_pb2.RollbackResponse]
-    """Proposes the content of an old version anew; where that widens nothing, it is in force at once.
+    """Proposes the content of an old version anew; where that only narrows, it is in force at once.
 
     Takes up to 220 seconds. Returns FAILED_PRECONDITION where the old version is not what was published. NOTE: Not
-    idempotent; every call that passes makes a proposal, and a version where it widens nothing.
+    idempotent; every call that passes makes a proposal, and a version where it only narrows.
     """
     ListProposals: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.ListProposalsRequest, _policy_service_pb2.ListProposalsResponse]
     """Lists proposals, newest first; those that wait only, unless asked for all."""
@@ -145,10 +145,10 @@ class PolicyServiceAsyncStub(PolicyServiceStub):
     Withdraw: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.WithdrawRequest, _policy_service_pb2.WithdrawResponse]  # type: ignore[assignment]
     """Takes one's own proposal back, while it waits. Returns FAILED_PRECONDITION where it does not."""
     Rollback: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.RollbackRequest, _policy_service_pb2.RollbackResponse]  # type: ignore[assignment]
-    """Proposes the content of an old version anew; where that widens nothing, it is in force at once.
+    """Proposes the content of an old version anew; where that only narrows, it is in force at once.
 
     Takes up to 220 seconds. Returns FAILED_PRECONDITION where the old version is not what was published. NOTE: Not
-    idempotent; every call that passes makes a proposal, and a version where it widens nothing.
+    idempotent; every call that passes makes a proposal, and a version where it only narrows.
     """
     ListProposals: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.ListProposalsRequest, _policy_service_pb2.ListProposalsResponse]  # type: ignore[assignment]
     """Lists proposals, newest first; those that wait only, unless asked for all."""
@@ -260,10 +260,10 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _policy_service_pb2.RollbackRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_policy_service_pb2.RollbackResponse, _abc.Awaitable[_policy_service_pb2.RollbackResponse]]:
-        """Proposes the content of an old version anew; where that widens nothing, it is in force at once.
+        """Proposes the content of an old version anew; where that only narrows, it is in force at once.
 
         Takes up to 220 seconds. Returns FAILED_PRECONDITION where the old version is not what was published. NOTE: Not
-        idempotent; every call that passes makes a proposal, and a version where it widens nothing.
+        idempotent; every call that passes makes a proposal, and a version where it only narrows.
         """
 
     @_abc_1.abstractmethod

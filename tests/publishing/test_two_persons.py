@@ -152,6 +152,23 @@ async def test_narrowing_waits_too_where_nobody_called_it_an_emergency(desk):
     assert (proposal.state, await active(desk)) == (ProposalState.OPEN, "1")
 
 
+async def changes_nothing(_question):
+    """Finds no difference."""
+    return Examination()
+
+
+@pytest.mark.attack("C14")
+async def test_what_narrows_nothing_is_no_emergency(desk):
+    """Who changes nothing publishes nothing alone: else a copy of what is in force ends everybody's proposals."""
+    _, of_another, _ = await desk.publisher.propose(BORIS, draft())
+    idle = publisher(desk.admin, examine=changes_nothing)
+    _, again, _ = await idle.propose(ANNA, draft(files(), alone=True))
+    _, back, _ = await idle.roll_back(ANNA, 1, "it is in force")
+
+    assert (again.state, back.state, await active(desk)) == (ProposalState.OPEN, ProposalState.OPEN, "1")
+    await desk.publisher.approve(ANNA, of_another.proposal_id, of_another.digest, "")  # still waiting
+
+
 async def test_what_the_examination_refuses_is_not_stored(desk):
     """A refusal is on the ledger, and there is no proposal."""
 

@@ -68,7 +68,7 @@ def roll_back(
 ) -> None:
     """Bring back an old version's content, as a new version.
 
-    Where that widens nothing it is in force at once; else it waits for another person, as a proposal.
+    Where that only narrows it is in force at once; else it waits for another person, as a proposal.
 
     \b
     Example:

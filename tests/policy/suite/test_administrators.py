@@ -78,6 +78,8 @@ def test_every_other_method_is_refused():
     [
         ("    groups: [auditors]\n", "", "who"),
         ("groups: [auditors]", "groups: [auditors]\n    identity: spiffe://a/b", "who"),
+        ("[auditors]", "[]", "empty"),
+        ("[PolicyService/Propose]", "[]", "empty"),
         ("[PolicyService/Propose]", "[every, PolicyService/Propose]", "who"),
         ("[PolicyService/Propose]", "[AuditService/ListEvents]", "contradiction"),
         (
