@@ -16,10 +16,13 @@ import pytest
 
 from broker.database import migrate
 from broker.dev.postgres import EmbeddedPostgres
+from tests import throwaway
 
 ROLES_SQL = Path(__file__).parent.parent / "deploy" / "roles.sql"
 LOGIN_ROLES = tuple(f"broker_{name}" for name in ("owner", "access", "admin", "feed", "reader", "auditor"))
 TEMPLATE = "broker_template"
+AS_FILES = "STRATEGY FILE_COPY"
+"""Copied beside the write-ahead log, which would keep every one of these databases for a while."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,20 @@ class Database:
     def dsn(self, role: str = "postgres") -> str:
         """Gives the DSN of a role of deploy/roles.sql, or of the superuser."""
         return self.server.dsn(self.name, role, None if role == "postgres" else f"{role}-pw")
+
+
+IN_MEMORY = pytest.StashKey[Path | None]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Puts throw-away files into memory, before the first is made."""
+    config.stash[IN_MEMORY] = throwaway.use_memory()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Frees the memory."""
+    if folder := config.stash.get(IN_MEMORY, None):
+        throwaway.give_back(folder)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -76,7 +93,7 @@ async def database(server: EmbeddedPostgres) -> AsyncIterator[Database]:
     name = f"t_{secrets.token_hex(6)}"
     conn = await asyncpg.connect(server.dsn())
     try:
-        await conn.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+        await conn.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} {AS_FILES}")
         yield Database(server, name)
         await conn.execute(f"DROP DATABASE {name} WITH (FORCE)")
     finally:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
 import asyncpg
 import pytest_asyncio
 
 from broker.dev.world import World, agent
+from tests.throwaway import on_disk
 
 COUNTER = itertools.count(60_000)
 FIELDS = ["customer.name"]
@@ -16,8 +18,10 @@ FIELDS = ["customer.name"]
 
 @pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def world() -> AsyncIterator[World]:
-    """Starts the company with fsync on and two workers."""
-    async with World.start(customers=60, workers=2, fsync=True) as world:
+    """Starts the company with fsync on and two workers, on the disk."""
+    async with AsyncExitStack() as stack:
+        with on_disk():
+            world = await stack.enter_async_context(World.start(customers=60, workers=2, fsync=True))
         yield world
 
 

@@ -1,8 +1,8 @@
 """The same model and rules decide the same in another Casbin, written by other people in another language.
 
 Runs where npm is present; `casbin` for Node is installed once, by the hashes of `node/package-lock.json`,
-into a folder of its own below the temporary directory. Regular expressions, where the two are known to
-differ, do not occur in the model.
+into a folder of its own below the disk's temporary directory. Regular expressions, where the two are known
+to differ, do not occur in the model.
 """
 
 import hashlib
@@ -22,6 +22,7 @@ from broker.policy.engine import Engine, subject
 from broker.policy.verify import Domain
 from tests.policy.random_policies import CATALOG, WORDS, policy_of
 from tests.policy.sample import POLICIES, TEXTS
+from tests.throwaway import DISK
 
 NODE = Path(__file__).parent / "node"
 OFFLINE = ("ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ECONNRESET", "ETIMEDOUT", "ENETUNREACH", "ENOTCACHED")
@@ -33,10 +34,10 @@ def node():
     if not shutil.which("npm") or not shutil.which("node"):
         pytest.skip("npm is not on this machine: the policy was NOT compared with Casbin for Node")
     lock = hashlib.sha256((NODE / "package-lock.json").read_bytes()).hexdigest()[:16]
-    folder = Path(tempfile.gettempdir()) / f"broker-casbin-for-node-{os.getuid()}-{lock}"
+    folder = Path(DISK) / f"broker-casbin-for-node-{os.getuid()}-{lock}"
     if not folder.exists():
         # Made beside it and renamed when whole: two runs at once, or one that was cut short, do no harm.
-        made = Path(tempfile.mkdtemp(prefix="broker-npm-"))
+        made = Path(tempfile.mkdtemp(prefix="broker-npm-", dir=DISK))
         for name in ("package.json", "package-lock.json"):
             shutil.copy(NODE / name, made)
         done = subprocess.run(
