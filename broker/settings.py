@@ -158,7 +158,7 @@ class Settings(BaseSettings):
     tools: tuple[ToolSettings, ...] = ()
     feeds: tuple[FeedSettings, ...] = ()
     revoked_serials_file: Path | None = Field(
-        None, description="refused client certificates: hex serials, one a line"
+        None, description="refused client certificates: hex serials, one a line, also as openssl prints them"
     )
     keys_dir: Path | None = Field(None, description="folder of the signing keys (PEM files, 0600)")
 

@@ -18,7 +18,7 @@ class Authorities:
 
     A connection, and a TLS session that is resumed, can outlive the removal of the authority that
     vouched for it (T7). A file that is wrong or gone leaves the last good authorities in force;
-    `error` says what to mend.
+    `trouble` says what to mend.
     """
 
     def __init__(self, path: Path) -> None:
@@ -49,6 +49,11 @@ class Authorities:
         except (OSError, ValueError) as exc:
             self.error = f"client authorities cannot be read: {type(exc).__name__}"
         return self._generation
+
+    def trouble(self) -> str:
+        """Looks at the file; says what is wrong with it, or ""."""
+        self.generation()
+        return f"{self._path}: {self.error}" if self.error else ""
 
     def vouch(self, leaf: x509.Certificate, others: list[x509.Certificate]) -> bool:
         """Says whether one of the authorities issued a certificate, directly or through others.

@@ -57,14 +57,13 @@ class KeySource(Protocol):
         """
 
     async def start(self) -> None:
-        """Gets the keys for the first time; never raises, `error` says whether it worked."""
+        """Gets the keys for the first time; never raises, `trouble` says whether it worked."""
 
     async def close(self) -> None:
         """Ends what runs in the background."""
 
-    @property
-    def error(self) -> str:
-        """Says what is wrong with the source; empty where nothing is."""
+    def trouble(self) -> str:
+        """Says what is wrong with the source as it is now; "" where nothing is."""
 
 
 class FileKeys:
@@ -92,10 +91,9 @@ class FileKeys:
     async def close(self) -> None:
         """Does nothing."""
 
-    @property
-    def error(self) -> str:
-        """Says what is wrong with the file as it is now."""
-        return self._file.error
+    def trouble(self) -> str:
+        """Looks at the file; says what is wrong with it, or ""."""
+        return self._file.trouble()
 
 
 class HttpsKeys:
@@ -131,6 +129,7 @@ class HttpsKeys:
         except (OSError, ssl.SSLError) as exc:
             raise StartupError(f"jwks_ca_file: {ca_file}: {type(exc).__name__}") from exc
         self._url = url
+        self._host = parts.hostname
         self._timeout = timeout
         self._steady = steady
         self._opener = urllib.request.OpenerDirector()  # put together by hand: https, and nothing else
@@ -164,6 +163,10 @@ class HttpsKeys:
         await self._fetch_unless_recent()
         if self._refreshing is None:
             self._refreshing = asyncio.create_task(self._refresh_for_ever(), name="jwks-refresh")
+
+    def trouble(self) -> str:
+        """Says how the last fetch failed, or ""."""
+        return f"{self._host}: {self.error}" if self.error else ""
 
     async def close(self) -> None:
         """Stops refreshing; a fetch under way ends by its timeout."""

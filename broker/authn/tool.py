@@ -43,7 +43,9 @@ _TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}")
 _DNS_NAME = re.compile(
     r"(?=.{1,253}$)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)+"
 )
-_SERIAL = re.compile(r"[0-9A-Fa-f]{1,2}(?::?[0-9A-Fa-f]{1,2}){0,20}")
+_SERIAL = re.compile(r"(?:serial=)?([0-9A-Fa-f]{1,2}(?::?[0-9A-Fa-f]{1,2}){0,20})")
+"""One revoked serial, also as `openssl x509 -noout -serial` prints it."""
+
 _CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 _DIGESTS = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 
@@ -63,7 +65,7 @@ class RevokedSerials:
     """The deny list of client certificates: a file of hex serials, one a line, `#` lines are notes.
 
     Read again when it changes. A file that is wrong, or gone, takes no serial off the list: what it
-    still says clearly is added to what it said before, and `error` says what to mend.
+    still says clearly is added to what it said before, and `trouble` says what to mend.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -85,6 +87,11 @@ class RevokedSerials:
         self._follow()
         return serial in self._serials
 
+    def trouble(self) -> str:
+        """Looks at the file; says what is wrong with it, or ""."""
+        self._follow()
+        return f"{self._path}: {self.error}" if self.error else ""
+
     def _follow(self) -> None:
         if self._path is None:
             return
@@ -100,8 +107,9 @@ class RevokedSerials:
             return
         words = {number: line.strip() for number, line in enumerate(lines, 1)}
         wanted = {n: word for n, word in words.items() if word and not word.startswith("#")}
-        wrong = [number for number, word in wanted.items() if not _SERIAL.fullmatch(word)]
-        serials = {int(word.replace(":", ""), 16) for n, word in wanted.items() if n not in wrong}
+        read = {number: _SERIAL.fullmatch(word) for number, word in wanted.items()}
+        wrong = [number for number, match in read.items() if match is None]
+        serials = {int(match[1].replace(":", ""), 16) for match in read.values() if match is not None}
         self._stamp = stamp
         self._serials = frozenset(serials | self._serials) if wrong else frozenset(serials)
         self.error = f"line {wrong[0]} is no hex serial" if wrong else ""

@@ -125,7 +125,7 @@ class KeyFile:
     """A JWK Set in a file, read again when the file changes.
 
     A file that has become unreadable or wrong leaves the last good keys in force: taking a key
-    away is done by writing a good file without it. `error` says what is wrong, for readiness.
+    away is done by writing a good file without it. `trouble` says what is wrong, for an alert.
     """
 
     def __init__(self, path: Path) -> None:
@@ -158,6 +158,11 @@ class KeyFile:
             self._stamp = None
             self.error = type(exc).__name__
         return self._keys
+
+    def trouble(self) -> str:
+        """Looks at the file; says what is wrong with it, or ""."""
+        self.current()
+        return f"{self._path}: {self.error}" if self.error else ""
 
     def _look(self) -> tuple[int, int, int]:
         found = self._path.stat()

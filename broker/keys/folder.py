@@ -213,8 +213,20 @@ class KeyFolder:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keeps two changes of a folder of keys apart, making it where needed; a crash frees the lock."""
+    """Keeps two changes of a folder of keys apart, making it where needed; a crash frees the lock.
+
+    What is written belongs to whoever runs us. Were that another user than the broker's, root above all, then
+    the broker could not read it, and a key that is revoked here would go on signing there.
+
+    Raises:
+        StartupError: the folder or a key in it belongs to another user.
+    """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for path in (folder, *folder.glob("*.pem")):
+        if path.stat().st_uid != os.geteuid():
+            raise StartupError(
+                f"{path}: belongs to another user; run this as the user that the broker runs as"
+            )
     descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

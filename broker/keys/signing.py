@@ -62,8 +62,8 @@ class FileSigner:
 class SigningKeys:
     """The keys in force now; follows the folder's manifest without a restart.
 
-    A manifest that has become wrong leaves the last good keys in force, each until its own time;
-    `error` says what is wrong, for readiness.
+    A manifest that has become wrong leaves the last good keys in force, each until its own time, a key
+    that was meant to be revoked among them; `trouble` says what is wrong, for an alert.
     """
 
     def __init__(
@@ -144,6 +144,11 @@ class SigningKeys:
         except InvalidSignature:
             return False
         return True
+
+    def trouble(self) -> str:
+        """Looks at the manifest where that is due; says what is wrong with it, or ""."""
+        self._follow()
+        return self.error
 
     def list(self) -> tuple[KeyInfo, ...]:
         """Gives all keys with their states."""

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import partial
-
-import asyncpg
 
 from broker.access import (
     Access,
@@ -24,11 +21,10 @@ from broker.access import (
 )
 from broker.authn import AgentVerifier, Authenticator, RevokedSerials, SteadyClock, ToolVerifier, open_sources
 from broker.database import open_pool
-from broker.errors import BrokerError, StartupError
+from broker.errors import StartupError
 from broker.grants import GrantTokens
 from broker.keys import SigningKeys
 from broker.ledger import DenialRate, EventIds, GrantStore, Ledger
-from broker.policy.store import PolicyHolder
 from broker.policy.tally import Tally
 from broker.records import READER_SETTINGS, RecordReader
 from broker.rpc.access import METHOD_NAMES, AccessService
@@ -38,20 +34,13 @@ from broker.rpc.limits import PeerLimits
 from broker.server.parts import close, open_telemetry, record_rest, sign_root, until_there
 from broker.server.policies import WorkerReport, open_worker_policies
 from broker.server.ports import Port, authorities_of
+from broker.server.trust import TrustWatch
+from broker.server.watch import Watch
 from broker.server.worker import Report
 from broker.settings import Settings
 from broker.shadowing import Shadowing
 from broker.telemetry import Metrics
 from broker.tickets import Tickets
-from broker.waiting import stopped
-
-log = logging.getLogger(__name__)
-
-VERIFY = 60.0
-"""Seconds between full checks of the guard; one that stopped standing shows in a read at once anyway."""
-
-WATCH = 1.0
-"""Seconds between looks at readiness, at the active policy's version and at counted refusals."""
 
 
 async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
@@ -145,13 +134,14 @@ async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
         for source in sources.values():
             await until_there("issuer keys", source.start, report, stop)
             stack.push_async_callback(source.close)
+        revoked, authorities = RevokedSerials(settings.revoked_serials_file), authorities_of(settings.access)
         tools = ToolVerifier(
             settings.trust_domain,
             audiences.__contains__,
             clock,
             dns_identities=settings.dns_identities,
-            revoked=RevokedSerials(settings.revoked_serials_file),
-            authorities=authorities_of(settings.access),
+            revoked=revoked,
+            authorities=authorities,
         )
         agents = AgentVerifier(settings.issuers, sources, clock)
         chain = Chain(
@@ -171,84 +161,29 @@ async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
             port.add_reflection()
         await port.start()
 
-        await _watch(
-            port,
-            holder,
-            WorkerReport(store, holder, records),
-            records,
-            ledger,
-            tickets,
-            refusals,
-            metrics,
-            settings,
-            report,
-            stop,
+        watch = Watch(
+            port=port,
+            holder=holder,
+            reporting=WorkerReport(store, holder, records),
+            records=records,
+            ledger=ledger,
+            tickets=tickets,
+            refusals=refusals,
+            trust=TrustWatch(
+                metrics,
+                {
+                    "client_authorities": [authorities.trouble] if authorities else [],
+                    "issuer_keys": [source.trouble for source in sources.values()],
+                    "revoked_serials": [revoked.trouble],
+                    "signing_keys": [keys.trouble],
+                },
+            ),
+            metrics=metrics,
+            feeds=settings.feeds,
         )
+        await watch.run(report, stop)
 
         report("draining")
         await port.drain(settings.drain_seconds)
         await record_rest(refusals)
         await ledger.drain()
-
-
-async def _watch(
-    port: Port,
-    holder: PolicyHolder,
-    reporting: WorkerReport,
-    records: RecordReader,
-    ledger: Ledger,
-    tickets: Tickets,
-    refusals: Refusals,
-    metrics: Metrics,
-    settings: Settings,
-    report: Report,
-    stop: asyncio.Event,
-) -> None:
-    """Keeps readiness, the policy and the counted refusals up to date until told to stop."""
-    said: str | None = None
-    guard_trouble, verify_at = "", time.monotonic() + VERIFY
-    while not stop.is_set():
-        await holder.refresh()
-        metrics.policy_alert.set(1 if holder.alert else 0)
-        await reporting.say()
-        # The guard's own check asks the catalogs: too much for a second, unless calls wait for its end.
-        if guard_trouble or time.monotonic() >= verify_at:
-            guard_trouble = await _guard_trouble(records)
-            verify_at = time.monotonic() + VERIFY
-        why = guard_trouble or await _trouble(ledger, tickets, settings, metrics)
-        if why != said:
-            said = why
-            log.info("readiness changed", extra={"reason": why or "ready"})
-            await port.set_ready(ready=not why)
-            report(why)
-        try:
-            await refusals.record_counts()
-        except BrokerError:
-            log.warning("counted refusals not recorded")
-        await stopped(stop, WATCH)
-
-
-async def _guard_trouble(records: RecordReader) -> str:
-    """Tells whether the guard does not stand any more, or does not answer."""
-    try:
-        await records.verify_role()
-    except StartupError as exc:
-        return f"records: {exc}"
-    except BrokerError as exc:
-        return f"records database: {exc.reason}"
-    return ""
-
-
-async def _trouble(ledger: Ledger, tickets: Tickets, settings: Settings, metrics: Metrics) -> str:
-    """Names the first thing that keeps calls from being answered, or ""."""
-    try:
-        if why := await ledger.ready():
-            return f"ledger: {why}"
-        fresh = {state.feed_id for state in await tickets.feeds() if state.fresh}
-    except BrokerError as exc:
-        return f"database: {exc.reason}"
-    except asyncpg.PostgresError as exc:  # a right or a function is missing: not ready, but no reason to die
-        return f"database: {type(exc).__name__}"
-    silent = [feed.feed_id for feed in settings.feeds if feed.feed_id not in fresh]
-    metrics.feed_stale.set(bool(silent))
-    return f"feed {silent[0]}: stale" if silent else ""

@@ -15,7 +15,7 @@ from google.protobuf.empty_pb2 import Empty
 from broker.access import Refusals
 from broker.audit.disclosures import keep_up
 from broker.audit.unexplained import keep_judging
-from broker.authn import PersonVerifier, RevokedSerials, SteadyClock, ToolVerifier, open_sources
+from broker.authn import KeySource, PersonVerifier, RevokedSerials, SteadyClock, ToolVerifier, open_sources
 from broker.containment import Containment
 from broker.database import connection, open_pool, queries
 from broker.errors import (
@@ -35,6 +35,7 @@ from broker.server.auditing import open_auditing
 from broker.server.parts import close, open_telemetry, record_rest, sign_root, until_there
 from broker.server.policies import listen, open_admin_policies, tell_of_missing
 from broker.server.ports import Port, authorities_of, registered
+from broker.server.trust import TrustWatch
 from broker.server.worker import Report
 from broker.settings import Settings
 from broker.telemetry import Metrics
@@ -93,17 +94,22 @@ async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
 
         ledger = Ledger(pool, partial(sign_root, keys, clock), door=ADMIN_DOOR)
         refusals = Refusals(ledger, ids, DenialRate(settings.denial_events_per_minute, time.monotonic))
+        revoked, authorities = RevokedSerials(settings.revoked_serials_file), authorities_of(settings.admin)
         verifier = ToolVerifier(
             settings.trust_domain,
             lambda identity: bool(holder.current.admin.roles(identity)),
             clock,
             dns_identities=settings.dns_identities,
-            revoked=RevokedSerials(settings.revoked_serials_file),
-            authorities=authorities_of(settings.admin),
+            revoked=revoked,
+            authorities=authorities,
         )
-        persons = await _open_persons(settings, clock, stack)
+        sources = await _open_sources(settings, stack)
         chain = Chain(
-            gate=AdminGate(verifier, persons, lambda: holder.current.admin),
+            gate=AdminGate(
+                verifier,
+                PersonVerifier(settings.admin_issuers, sources, clock),
+                lambda: holder.current.admin,
+            ),
             telemetry=telemetry,
             metrics=metrics,
             refusals=refusals,
@@ -117,9 +123,8 @@ async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
             settings, pool, settings.tlog_dir, log_keys, ids, metrics, stack, report, stop
         )
         containment = Containment(pool, ids)
-        feed = TicketFeedService(
-            TicketFeed(feed_pool, settings.feeds, clock), [feed.feed_id for feed in settings.feeds]
-        )
+        tickets = TicketFeed(feed_pool, settings.feeds, clock)
+        feed = TicketFeedService(tickets, [feed.feed_id for feed in settings.feeds])
         methods = (
             *ContainmentService(containment, lambda: datetime.now(UTC)).methods(),
             *policies.methods,
@@ -146,7 +151,26 @@ async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
             asyncio.create_task(keep_up(index_pool, stop, on_lag=metrics.disclosure_index_lag.set)),
             asyncio.create_task(keep_judging(index_pool, stop)),
         ]
-        await _watch(port, holder, containment, pool, refusals, metrics, report, stop)
+        await _watch(
+            port,
+            holder,
+            containment,
+            pool,
+            refusals,
+            TrustWatch(
+                metrics,
+                {
+                    "client_authorities": [authorities.trouble] if authorities else [],
+                    "feed_keys": [tickets.trouble],
+                    "issuer_keys": [source.trouble for source in sources.values()],
+                    "revoked_serials": [revoked.trouble],
+                    "signing_keys": [keys.trouble],
+                },
+            ),
+            metrics,
+            report,
+            stop,
+        )
 
         report("draining")
         await port.drain(settings.drain_seconds)
@@ -158,12 +182,12 @@ async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
         await asyncio.gather(*derived, return_exceptions=True)
 
 
-async def _open_persons(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) -> PersonVerifier:
+async def _open_sources(settings: Settings, stack: AsyncExitStack) -> dict[str, KeySource]:
     sources = open_sources(settings.admin_issuers)
     for source in sources.values():
         await source.start()  # containment and the feed need no person: nothing waits for these keys
         stack.push_async_callback(source.close)
-    return PersonVerifier(settings.admin_issuers, sources, clock)
+    return sources
 
 
 async def _watch(
@@ -172,6 +196,7 @@ async def _watch(
     containment: Containment,
     pool: asyncpg.Pool,
     refusals: Refusals,
+    trust: TrustWatch,
     metrics: Metrics,
     report: Report,
     stop: asyncio.Event,
@@ -181,6 +206,7 @@ async def _watch(
     while not stop.is_set():
         await holder.refresh()
         metrics.policy_alert.set(1 if holder.alert else 0)
+        trust.look()
         why = ""
         try:
             if not await containment.is_reachable():

@@ -25,6 +25,8 @@ LATENCIES: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 
 SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 OTHER: Final = "_OTHER"
 SINKS: Final = ("store", "otlp")
+TRUST: Final = ("client_authorities", "feed_keys", "issuer_keys", "revoked_serials", "signing_keys")
+"""What says whom to trust, each a file or an address that can become unreadable."""
 
 
 class Metrics:
@@ -78,6 +80,14 @@ class Metrics:
             multiprocess_mode="livemax",
         )
 
+        trust = Gauge(
+            "broker_trust_alert",
+            "1 while a source of trust cannot be read, so that its last good content stays in force.",
+            ("source",),
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+        self.trust_alert = {source: trust.labels(source) for source in TRUST}
         self.disclosure_index_lag = Gauge(
             "broker_disclosure_index_lag_seconds",
             "Time between the newest ledger event and the newest in the index of disclosures.",

@@ -93,6 +93,10 @@ class TicketFeed:
         self._feeds = {feed.feed_id: (feed, jose.KeyFile(feed.jwks_file)) for feed in feeds}
         self._clock = clock
 
+    def trouble(self) -> str:
+        """Looks at the feeds' key files; says what is wrong with the first wrong one, or ""."""
+        return next((why for _, keys in self._feeds.values() if (why := keys.trouble())), "")
+
     async def publish(self, peer_feeds: Collection[str], batch: Sequence[str]) -> Published:
         """Applies events of one feed, all or none, durably once it returns.
 

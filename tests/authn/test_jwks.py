@@ -265,7 +265,7 @@ class TestSources:
         assert await file.for_kid("any") is file.current()
         await file.close()
 
-        assert not file.error
+        assert not file.trouble()
 
     def test_a_file_that_is_none(self, tmp_path):
         """A block whose file holds no keys refuses to start."""

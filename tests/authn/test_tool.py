@@ -299,6 +299,22 @@ class TestEveryCall:
 
         assert tools.verify(first.cert_pem)
 
+    @pytest.mark.attack("T6")
+    @pytest.mark.parametrize("form", ["{}", "serial={}", "serial={}\n"])
+    def test_serial_as_openssl_prints_it(self, authority, tmp_path, form):
+        """The line of `openssl x509 -noout -serial` is a serial; `trouble` looks by itself."""
+        path = tmp_path / "revoked.txt"
+        path.write_text("")
+        revoked = RevokedSerials(path)
+        first, second = (authority.client(DESK) for _ in range(2))
+        path.write_text(form.format(f"{first.certificate.serial_number:X}"))
+        assert revoked.trouble() == ""
+        assert first.certificate.serial_number in revoked
+        assert second.certificate.serial_number not in revoked
+        path.write_text("number=1")
+
+        assert revoked.trouble() == f"{path}: line 1 is no hex serial"
+
     @pytest.mark.parametrize("content", [None, "x", "\u00e9"])
     def test_deny_list_at_the_start(self, tmp_path, content):
         """A deny list that cannot be read refuses to start."""

@@ -1,7 +1,9 @@
 """Signing keys: published before they sign, verifying after, never two of one id, closed to others."""
 
 import json
+import os
 import threading
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -224,6 +226,32 @@ class TestRevocation:
         assert states(folder, NOW + LEAD) == ["gone", "active", "published"]
         assert folder.list(NOW)[2].sign_time == third.sign_time
 
+    @pytest.mark.parametrize("theirs", [".", "*.pem"])
+    def test_another_users_folder(self, folder, monkeypatch, theirs):
+        """Nobody but the folder's user revokes: what another one writes the broker could not read."""
+        (path,) = folder.folder.glob(theirs) if theirs != "." else [folder.folder]
+        (folder.folder / ".lock").unlink()
+        kid = folder.list(NOW)[0].kid
+        before = folder.stamp()
+        found = path.stat()
+        stat = Path.stat
+
+        def stat_of_another(self, **options):
+            if self != path:
+                return stat(self, **options)
+            return os.stat_result((*found[:4], os.geteuid() + 1, *found[5:]))
+
+        monkeypatch.setattr(Path, "stat", stat_of_another)
+        monkeypatch.setattr("broker.keys.folder.check_mode", lambda *_: None)  # it lets root's files pass
+        for act in (lambda: folder.revoke(kid, NOW), lambda: folder.rotate(NOW)):
+            with pytest.raises(StartupError, match="belongs to another user"):
+                act()
+        assert folder.stamp() == before
+        assert not (folder.folder / ".lock").exists()
+        monkeypatch.undo()
+
+        assert folder.revoke(kid, NOW)
+
     def test_unknown(self, folder):
         """Only a living key can be revoked."""
         with pytest.raises(StartupError):
@@ -301,12 +329,12 @@ class TestFiles:
             SigningKeys(folder, clock)
         clock.now += 2
         assert verifies(keys, keys.sign({"typ": "t"}, {}))
-        assert keys.error
+        assert keys.trouble()
         path.write_text(good)
         clock.now += 2
 
+        assert not keys.trouble()
         assert keys.sign({}, {})
-        assert not keys.error
 
     def test_nothing_there(self, tmp_path, clock):
         """Without a key there is no start, and the message says how to make one."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from types import SimpleNamespace
-from unittest.mock import AsyncMock
+from unittest.mock import AsyncMock, Mock
 
 from prometheus_client import CollectorRegistry
 
 from broker.errors import DatabaseUnavailableError
-from broker.server import access
+from broker.server import watch
 from broker.telemetry import Metrics
 
 LOOKS = 4
@@ -24,7 +24,7 @@ async def test_the_guard_is_looked_at_again_at_once(monkeypatch, caplog):
     def a_minute_and_then_seconds() -> float:
         nonlocal looks
         looks += 1
-        return 0.0 if looks == 1 else access.VERIFY + looks
+        return 0.0 if looks == 1 else watch.VERIFY + looks
 
     async def counted() -> None:
         if said[-1:] == [""] or looks > LOOKS:
@@ -36,23 +36,22 @@ async def test_the_guard_is_looked_at_again_at_once(monkeypatch, caplog):
     ledger, tickets = AsyncMock(), AsyncMock()
     ledger.ready.return_value = ""
     tickets.feeds.return_value = ()
-    monkeypatch.setattr(access, "time", SimpleNamespace(monotonic=a_minute_and_then_seconds))
-    monkeypatch.setattr(access, "WATCH", 0)
+    monkeypatch.setattr(watch, "time", SimpleNamespace(monotonic=a_minute_and_then_seconds))
+    monkeypatch.setattr(watch, "WATCH", 0)
     port = AsyncMock()
-    with caplog.at_level(logging.INFO, "broker.server.access"):
-        await access._watch(
-            port,
-            AsyncMock(alert=""),
-            AsyncMock(),
-            records,
-            ledger,
-            tickets,
-            SimpleNamespace(record_counts=counted),
-            Metrics(registry=CollectorRegistry()),
-            SimpleNamespace(feeds=()),
-            said.append,
-            stop,
-        )
+    with caplog.at_level(logging.INFO, "broker.server.watch"):
+        await watch.Watch(
+            port=port,
+            holder=AsyncMock(alert=""),
+            reporting=AsyncMock(),
+            records=records,
+            ledger=ledger,
+            tickets=tickets,
+            refusals=SimpleNamespace(record_counts=counted),
+            trust=Mock(),
+            metrics=Metrics(registry=CollectorRegistry()),
+            feeds=(),
+        ).run(said.append, stop)
 
     assert said == ["records database: DATABASE_UNAVAILABLE", ""]
     assert [call.kwargs["ready"] for call in port.set_ready.await_args_list] == [False, True]
