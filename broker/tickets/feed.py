@@ -156,8 +156,8 @@ class TicketFeed:
             EventConflictError: a newer snapshot was applied before, or a ticket is another feed's.
         """
         feed, end, tickets = await self._read_snapshot(peer_feeds, parts)
-        names = list(tickets)
-        rows = list(tickets.values())
+        names = sorted(tickets)  # the order of all writers' locks, see 240_snapshots.sql
+        rows = [tickets[name] for name in names]
         with _conflicts():
             async with transaction(self._pool) as conn:
                 for start in range(0, len(rows), MAX_BATCH):
@@ -247,7 +247,7 @@ def _timestamp(seconds: float) -> str:
 
 @contextlib.contextmanager
 def _conflicts() -> Iterator[None]:
-    """Turns the refusals of 010_tickets.sql into ours.
+    """Turns the refusals of the SQL functions (010_tickets.sql) into ours.
 
     Raises:
         EventConflictError: BK001, BK002, BK004.

@@ -205,7 +205,7 @@ async def test_grants_go_before_the_feed_waits(desk):
     """While the feed writes, the grants are deleted already; only the links wait for their turn."""
     await desk.grant(ANNA, "T-1")
     async with desk.audited.conn.transaction():
-        await desk.audited.conn.execute("LOCK TABLE broker.feed IN SHARE ROW EXCLUSIVE MODE")
+        await desk.audited.conn.execute("SELECT broker.take_turn('helpdesk')")
         task = asyncio.create_task(erase_them(desk))
         waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'relation'"
         while not await desk.audited.conn.fetchval(waits):

@@ -35,8 +35,8 @@ INSERT INTO crm.customer VALUES
     ('C-shared-1', 'a', 'both@example.org', NULL), ('C-shared-2', 'b', 'both@example.org', NULL),
     ('C-half-1', 'a', 'half@example.org', NULL), ('C-half-2', 'b', 'half@example.org', NULL);
 INSERT INTO broker.feed (feed_id) VALUES ('f');
-INSERT INTO broker.ticket (ticket_id, feed_id, version, content_hash, last_seq, status, kind, opened_by)
-SELECT t, 'f', 1, '', 1, 'open', 'general', 'customer' FROM unnest(ARRAY['T-1', 'T-two', 'T-new']) AS t;
+INSERT INTO broker.ticket (ticket_id, feed_id, version, content_hash, status, kind, opened_by)
+SELECT t, 'f', 1, '', 'open', 'general', 'customer' FROM unnest(ARRAY['T-1', 'T-two', 'T-new']) AS t;
 INSERT INTO broker.ticket_customer VALUES
     ('T-1', 'C-1'), ('T-two', 'C-2'), ('T-two', 'C-3'), ('T-new', 'C-399');
 """

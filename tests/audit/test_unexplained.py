@@ -110,8 +110,8 @@ class TestVisits:
         await audited.conn.execute("INSERT INTO broker.feed (feed_id) VALUES ('f')")
         await audited.conn.execute(
             "INSERT INTO broker.ticket"
-            " (ticket_id, feed_id, version, content_hash, last_seq, status, kind, opened_by)"
-            " SELECT 'T' || i, 'f', 1, '', 1, 'open', 'general', 'customer' FROM generate_series(1, 9) AS i"
+            " (ticket_id, feed_id, version, content_hash, status, kind, opened_by)"
+            " SELECT 'T' || i, 'f', 1, '', 'open', 'general', 'customer' FROM generate_series(1, 9) AS i"
         )
         await audited.conn.execute(
             "INSERT INTO broker.ticket_customer SELECT ticket_id, 'C' FROM broker.ticket"

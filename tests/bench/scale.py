@@ -22,10 +22,10 @@ FROM generate_series($1::bigint, $2::bigint) AS n
 
 TICKETS = """
 INSERT INTO broker.ticket
-    (ticket_id, feed_id, version, content_hash, last_seq, status, kind, opened_by,
+    (ticket_id, feed_id, version, content_hash, status, kind, opened_by,
      details_version, status_version, assignments_version)
 SELECT
-    'S-' || n, (SELECT feed_id FROM broker.feed LIMIT 1), 1, '\\x00', 0, 'open', 'general',
+    'S-' || n, (SELECT feed_id FROM broker.feed LIMIT 1), 1, '\\x00', 'open', 'general',
     'customer', 1, 1, 1
 FROM generate_series($1::bigint, $2::bigint) AS n
 """

@@ -173,8 +173,8 @@ class Ground:
         )
         await self.conn.execute(
             "INSERT INTO broker.ticket"
-            " (ticket_id, feed_id, version, content_hash, last_seq, status, kind, opened_by)"
-            " VALUES ($1, $2, 1, '', 1, 'open', 'general', 'customer')",
+            " (ticket_id, feed_id, version, content_hash, status, kind, opened_by)"
+            " VALUES ($1, $2, 1, '', 'open', 'general', 'customer')",
             case.ticket,
             case.feed,
         )

@@ -222,8 +222,8 @@ class TestCost:
     SEED = """
         WITH t AS (
             INSERT INTO broker.ticket
-                (ticket_id, feed_id, version, content_hash, last_seq, status, kind, opened_by)
-            SELECT $1 || n, $2, 1, '', 1, 'open', 'general', 'customer'
+                (ticket_id, feed_id, version, content_hash, status, kind, opened_by)
+            SELECT $1 || n, $2, 1, '', 'open', 'general', 'customer'
             FROM generate_series(1, 2000) AS n RETURNING ticket_id
         )
         INSERT INTO broker.assignment

@@ -420,6 +420,31 @@ class TestResync:
         assert Relation.ASSIGNEE is (await world.ground("T-1", BOB)).ground.relation
         assert Relation.ASSIGNEE is (await world.ground("T-2")).ground.relation
 
+    @pytest.mark.parametrize("later", ["note", "reassign"])
+    async def test_silence_beats_what_speaks_of_no_status(self, world, later):
+        """An unnamed ticket is closed, whatever came later that did not say that it was opened again."""
+        await world.send(opened(world))
+        world.helpdesk.close("T-1")  # lost
+        snapshot = world.helpdesk.snapshot()
+        event = world.helpdesk.note("T-1") if later == "note" else world.helpdesk.reassign("T-1", ALICE)
+        await world.send(event)  # while the snapshot is on its way
+
+        answer = await world.resync(snapshot)
+
+        assert (answer.closed, answer.contiguous_seq) == (1, 3)
+        assert TicketStatus.CLOSED is (await world.ground("T-1")).ground.status
+        assert (await world.listed()).tickets == ()
+
+    async def test_opened_again_after_the_snapshot(self, world):
+        """An unnamed ticket that was opened again since stays open, with notes on it or without."""
+        await world.send(opened(world))
+        world.helpdesk.close("T-1")  # lost
+        snapshot = world.helpdesk.snapshot()
+        await world.send(world.helpdesk.set_status("T-1", "open"), world.helpdesk.note("T-1"))
+
+        assert (await world.resync(snapshot)).closed == 0
+        assert Relation.ASSIGNEE is (await world.ground("T-1")).ground.relation
+
     async def test_in_parts(self, world):
         """A snapshot may come in several parts, of the size of a batch each."""
         await world.send(*(opened(world, f"T-{n}") for n in range(12)))
@@ -441,6 +466,38 @@ class TestResync:
 
         assert (answer.tickets, answer.closed) == (2, 0)
         assert history == await world.history("T-1")
+
+    async def test_nothing_new(self, world):
+        """A snapshot that says what is known draws no version of facts; said twice, it writes no ticket."""
+        await world.send(opened(world), opened(world, "T-2"), opened(world, "T-3"))
+        await world.send(world.helpdesk.note("T-2"), world.helpdesk.reassign("T-3", BOB))
+        world.helpdesk.change("T-3", customers=["8"])  # lost
+        facts = "SELECT array_agg(facts_version ORDER BY ticket_id) FROM broker.ticket"
+        written = "SELECT array_agg(xmin::text || ctid::text ORDER BY ticket_id) FROM broker.ticket"
+        before = await world.admin.fetchval(facts)
+
+        await world.resync(world.helpdesk.snapshot())
+
+        first = await world.admin.fetchval(facts)
+        assert [n for n in range(3) if first[n] != before[n]] == [2]
+        assert (await world.ground("T-3", BOB)).ground.customers == ("8",)
+        rows = await world.admin.fetchval(written)
+        await world.resync(world.helpdesk.snapshot())
+        assert (await world.admin.fetchval(facts), await world.admin.fetchval(written)) == (first, rows)
+
+    async def test_named_again(self, world):
+        """A ticket that one snapshot closed by silence is open again when the next one names it as it was."""
+        await world.send(opened(world), opened(world, "T-2"))
+        await world.resync(world.helpdesk.snapshot())  # stored just as snapshots say
+        world.helpdesk.seq += 1
+        _, two, _ = world.helpdesk.snapshot()
+        end = world.helpdesk.sign({"seq": world.helpdesk.seq, "type": "snapshot-end", "tickets": 1})
+        assert (await world.resync([two, end])).closed == 1
+
+        await world.resync(world.helpdesk.snapshot())
+
+        assert Relation.ASSIGNEE is (await world.ground("T-1")).ground.relation
+        assert [ticket.ticket_id for ticket in (await world.listed()).tickets] == ["T-2", "T-1"]
 
     async def test_older_snapshot(self, world):
         """A snapshot that was kept back is refused once a newer one was applied."""

@@ -363,8 +363,8 @@ class TestCost:
     SEED = """
         WITH t AS (
             INSERT INTO broker.ticket
-                (ticket_id, feed_id, version, content_hash, last_seq, status, kind, opened_by)
-            SELECT 'S-' || n, 'helpdesk', 1, '', 1, 'open', 'billing', 'customer'
+                (ticket_id, feed_id, version, content_hash, status, kind, opened_by)
+            SELECT 'S-' || n, 'helpdesk', 1, '', 'open', 'billing', 'customer'
             FROM generate_series($1::int, $2::int) AS n RETURNING ticket_id
         ), c AS (
             INSERT INTO broker.ticket_customer SELECT ticket_id, ticket_id FROM t

@@ -58,7 +58,7 @@ async def state(conn: asyncpg.Connection, world: World, feed_id: str, prefix: st
     for name in "AB":
         ticket = f"{prefix}{name}"
         row = await conn.fetchrow("SELECT * FROM broker.ticket WHERE ticket_id = $1", ticket)
-        kept = ("version", "content_hash", "last_seq", "status", "kind", "opened_by", "present_until")
+        kept = ("version", "content_hash", "status_seq", "status", "kind", "opened_by", "present_until")
         found.append([row[column] for column in kept])
         live = await conn.fetch(
             "SELECT agent, relation, assigned_by, assigned_by_agent, version, ticket_live"
