@@ -6,8 +6,8 @@ Invariants:
 - a version that cannot be loaded changes nothing here: the last good one stays and the alert is set.
   Reads do not go on under it for long, because the ledger compares the version of each decision with
   the active one;
-- a rule that has ended is out of force at the next refresh, whether the database answers or not; where
-  the policy cannot be built without it, none is in force;
+- a rule that has ended, by the database's clock, is out of force at the next refresh, whether the database
+  answers or not; where the policy cannot be built without it, none is in force;
 - where nobody can say for too long which version is active, none is in force (`longest`);
 - policies are built in a thread: reads go on meanwhile.
 """
@@ -21,7 +21,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
 
 import asyncpg
@@ -53,6 +53,12 @@ class PolicyStore:
         async with connection(self._pool) as conn:
             version = await conn.fetchval(Q.active_version)
         return "" if version is None else str(version)
+
+    async def look(self) -> tuple[str, datetime]:
+        """Gives the version in force, empty on a new database, and the time that it is there."""
+        async with connection(self._pool) as conn:
+            [(version, now)] = await conn.fetch(Q.look)
+        return "" if version is None else str(version), now
 
     async def active(self) -> tuple[str, Bundle]:
         """Gives the version in force with its files and tests.
@@ -111,7 +117,6 @@ class PolicyHolder:
     def __init__(
         self,
         store: PolicyStore,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
         *,
         longest: float | None = None,
         monotonic: Callable[[], float] = time.monotonic,
@@ -120,13 +125,11 @@ class PolicyHolder:
 
         Args:
             store: of the versions.
-            now: the clock that ends rules.
             longest: seconds that a policy stays in force without a look that found it to be the active
                 one; None: for ever, for those who must be able to mend what is wrong.
-            monotonic: seconds that only count up.
+            monotonic: seconds that only count up; between looks they carry the database's time on.
         """
         self._store = store
-        self._now = now
         self._longest = longest
         self._monotonic = monotonic
         self._files: PolicyFiles | None = None  # of the policy in force
@@ -134,6 +137,7 @@ class PolicyHolder:
         self._policy: Policy | None = None
         self._task: asyncio.Task[None] | None = None
         self._ahead: dict[str, asyncio.Task[Policy]] = {}  # by digest: proposals, compiled or on the way
+        self._start: datetime | None = None  # the database's time when our seconds began, by the last look
         self._confirmed = float("-inf")  # when the last look began that found our version in force
         self._asked = 0  # grows with every refresh; a round that began before is not enough
         self.alert = ""
@@ -182,11 +186,11 @@ class PolicyHolder:
         """
         try:
             files = await self._store.proposed(proposal_id)
-            if files is None or files.digest in self._ahead:
+            if self._start is None or files is None or files.digest in self._ahead:
                 return
             while len(self._ahead) >= MOST_AHEAD:
                 self._ahead.pop(next(iter(self._ahead)))
-            work = asyncio.to_thread(load, files, "ahead", today=self._now().date())
+            work = asyncio.to_thread(load, files, "ahead", today=self._today(self._start))
             self._ahead[files.digest] = asyncio.create_task(work)
             await self._ahead[files.digest]
         except Exception as exc:  # noqa: BLE001 - it is only a wish
@@ -210,19 +214,21 @@ class PolicyHolder:
     async def _round(self) -> None:
         began = self._monotonic()
         await self._end_rules()
-        if self._policy is not None and await self._store.active_version() == self._policy.version:
+        newest, then = await self._store.look()
+        self._start = start = then - timedelta(seconds=began)  # not before: rules rather end a moment early
+        await self._end_rules()
+        if self._policy is not None and newest == self._policy.version:
             self._confirmed = began
             return
         version, bundle = await self._store.active()
         if self._policy is not None and int(version) < int(self._policy.version):
             # Version numbers only grow; an older one is an old replica or a restored database.
             raise PolicyUnavailableError(cause=f"the active version went back to {version}")
-        self._put(bundle.files, await self._compiled(bundle.files, version))
+        self._put(bundle.files, await self._compiled(bundle.files, version, self._today(start)))
         self._confirmed = began
 
-    async def _compiled(self, files: PolicyFiles, version: str) -> Policy:
+    async def _compiled(self, files: PolicyFiles, version: str, today: date) -> Policy:
         """Compiles files, or takes what was compiled while they were a proposal."""
-        today = self._now().date()
         if ahead := self._ahead.get(files.digest):
             with contextlib.suppress(Exception):  # then as if nobody had tried
                 policy = await asyncio.shield(ahead)
@@ -232,8 +238,8 @@ class PolicyHolder:
 
     async def _end_rules(self) -> None:
         """Takes rules that have ended out of force; first of all, because it needs no database."""
-        held, files, today = self._policy, self._files, self._now().date()
-        if held is None or files is None or not held.is_over(today):
+        held, files, start = self._policy, self._files, self._start
+        if held is None or files is None or start is None or not held.is_over(today := self._today(start)):
             return
         try:
             policy = await asyncio.to_thread(load, files, held.version, today=today)
@@ -241,6 +247,10 @@ class PolicyHolder:
             self._policy = None  # what may be too wide is not kept
             raise
         self._put(files, policy)
+
+    def _today(self, start: datetime) -> date:
+        """Gives the day in UTC, by the database's clock."""
+        return (start + timedelta(seconds=self._monotonic())).astimezone(UTC).date()
 
     def _put(self, files: PolicyFiles, policy: Policy) -> None:
         self._files = files

@@ -2,6 +2,10 @@
 -- Gives the version in force.
 SELECT broker.active_policy_version();
 
+-- name: look^
+-- Gives the version in force, and the time: rules end by this clock.
+SELECT broker.active_policy_version() AS version, clock_timestamp() AS time;
+
 -- name: active^
 -- Gives the policy in force with its files and tests, and the newest number there is.
 SELECT

@@ -19,6 +19,19 @@ from tests.published import store as store_of
 TIER1 = frozenset({"tier1"})
 OPEN = edited("policy.csv", "contact, masked, allow", "contact, clear, allow")
 
+TIMED = edited("policy.csv", "contact, masked, allow", "contact, masked, allow, until 2097-01-31")
+
+
+class Clocked(PolicyStore):
+    """The versions of a database whose clock stands, a second before the end of that rule."""
+
+    time = datetime(2097, 1, 31, 23, 59, 59, tzinfo=UTC)
+
+    async def look(self):
+        """Gives that time with the version in force."""
+        version, _ = await super().look()
+        return version, self.time
+
 
 @pytest.fixture
 async def admin(database):
@@ -296,38 +309,51 @@ class TestHolder:
     @pytest.mark.parametrize("database_is_there", [True, False])
     async def test_rule_that_ends_is_out_of_force_at_the_next_refresh(self, admin, access, database_is_there):
         """The same version decides without the rule from the next day on, without the database, too."""
-        now = [datetime(2027, 1, 31, 23, 59, 59, tzinfo=UTC)]
+        seconds = [1000.0]
         told = []
-        timed = edited("policy.csv", "contact, masked, allow", "contact, masked, allow, until 2027-01-31")
-        version = await activate(admin, timed)
-        holder = PolicyHolder(store_of(access), lambda: now[0])
+        version = await activate(admin, TIMED)
+        clocked = Clocked(access, seals())
+        holder = PolicyHolder(clocked, monotonic=lambda: seconds[0])
         await holder.refresh()
         holder.follow(lambda policy: told.append(policy.today))
         assert email_level(holder) == "masked"
         await holder.refresh()
         held = holder.current
-        if not database_is_there:
+        if database_is_there:
+            clocked.time += timedelta(seconds=1)
+        else:
             await access.close()
-        now[0] += timedelta(seconds=1)
+            seconds[0] += 1
         await holder.refresh()
 
         assert holder.current is not held
         assert (holder.current.version, email_level(holder)) == (version, None)
-        assert told == [date(2027, 1, 31), date(2027, 2, 1)]
+        assert told == [date(2097, 1, 31), date(2097, 2, 1)]
+
+    async def test_the_databases_clock_ends_rules(self, admin, access):
+        """Where it says that the day is over it is, whatever this machine's clock says."""
+        await activate(admin, TIMED)
+        clocked = Clocked(access, seals())
+        clocked.time += timedelta(seconds=1)
+        assert datetime.now(UTC) < clocked.time
+        late = PolicyHolder(clocked)
+        await late.refresh()
+        control = PolicyHolder(store_of(access))
+        await control.refresh()
+
+        assert (email_level(late), email_level(control)) == (None, "masked")
 
     async def test_policy_that_cannot_be_built_without_an_ended_rule_is_not_kept(
         self, admin, access, monkeypatch
     ):
         """Whatever that build dies of: a rule that has ended is never decided by again."""
-        now = [datetime(2027, 1, 31, tzinfo=UTC)]
-        await activate(
-            admin, edited("policy.csv", "contact, masked, allow", "contact, masked, allow, until 2027-01-31")
-        )
-        holder = PolicyHolder(store_of(access), lambda: now[0])
+        await activate(admin, TIMED)
+        clocked = Clocked(access, seals())
+        holder = PolicyHolder(clocked)
         await holder.refresh()
         with monkeypatch.context() as patched:
             patched.setattr("broker.policy.store.load", lambda *_a, **_b: 1 / 0)
-            now[0] += timedelta(days=1)
+            clocked.time += timedelta(days=1)
             await holder.refresh()
             with pytest.raises(PolicyUnavailableError):
                 _ = holder.current
@@ -424,8 +450,8 @@ class TestHolder:
         held = holder.current
 
         class Old(PolicyStore):
-            async def active_version(self):
-                return "1"
+            async def look(self):
+                return "1", datetime.now(UTC)
 
             async def active(self):
                 return "1", Bundle.of(files(), {})

@@ -82,7 +82,7 @@ async def test_who_cannot_confirm_stops(desk):
     real = store(desk.access)
 
     class Gone(type(real)):
-        async def active_version(self):
+        async def look(self):
             raise asyncpg.InterfaceError("no connection")
 
     holder._store.__class__ = Gone
