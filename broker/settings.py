@@ -59,20 +59,34 @@ class IssuerSettings(BaseModel):
 
 
 class AdminIssuerSettings(IssuerSettings):
-    """One OIDC issuer of administrators' tokens: as `issuers`, and what tells persons from machines."""
+    """One OIDC issuer of administrators' tokens: as `issuers`, and what tells persons from machines.
+
+    There is no default for that. Where a client logs in as itself, many issuers (Keycloak, Auth0, Entra) send
+    another `sub` than the client's id, so the token of a service account would be the second person.
+    """
 
     person_claim: Word | None = Field(
         None,
-        description="claim that says whether a token is a person's, as `idtyp`",
+        description="claim that says whether a token is a person's, as `idtyp`; with `person_values`, or "
+        "`only_persons` in their place",
     )
     person_values: tuple[Word, ...] = Field(
         (), description="values of `person_claim` that mean a person, as `user`"
     )
+    only_persons: bool = Field(
+        False, description="this issuer gives no machine a token for this audience: no claim is needed"
+    )
 
     @model_validator(mode="after")
-    def _claim_with_values(self) -> AdminIssuerSettings:
-        if bool(self.person_claim) != bool(self.person_values):
-            raise ValueError("give both person_claim and person_values, or neither")
+    def _persons_are_told(self) -> AdminIssuerSettings:
+        claim = bool(self.person_claim), bool(self.person_values)
+        if claim != ((False, False) if self.only_persons else (True, True)):
+            raise ValueError(
+                "say what tells a person's token from a machine's: give person_claim and person_values, a "
+                "claim and its values that persons' tokens alone have (as idtyp and user), or only_persons = "
+                "true where this issuer gives no machine (client credentials, service account) a token for "
+                "this audience"
+            )
         return self
 
 

@@ -161,6 +161,9 @@ issuer = "https://idp.{TRUST_DOMAIN}"
 audience = "support-access-broker-admin"
 algorithms = ["ES256"]
 jwks_file = "{MOUNT}/admins.jwks"
+# A token without this claim, as a service account's, is nobody's: it could be the second person.
+person_claim = "idtyp"
+person_values = ["user"]
 
 [[tools]]
 identity = "spiffe://{TRUST_DOMAIN}/tool/helpdesk"

@@ -3,7 +3,7 @@
 Invariants:
 - administrators' issuers are a list of their own, with audiences of their own: no agent's token counts;
 - a machine is no person: a token whose `sub` is its client (RFC 9068, 2.2) is refused, and one that its
-  issuer's own claim does not call a person's.
+  issuer's own claim does not call a person's; only an issuer that gives machines no such token has no claim.
 """
 
 from __future__ import annotations

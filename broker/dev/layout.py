@@ -259,6 +259,7 @@ class Layout:
                     "audience": ADMIN_AUDIENCE,
                     "algorithms": ["ES256"],
                     "jwks_file": self.admin_idp / "jwks.json",
+                    "only_persons": True,
                 }
             ],
             "tools": [

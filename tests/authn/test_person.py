@@ -1,13 +1,15 @@
 """Administrators are persons: what makes a token a machine's, and who is the same human being."""
 
+import json
+
 import pytest
 from pydantic import ValidationError
 
 from broker import jose
 from broker.authn.person import check_person
-from broker.errors import TokenInvalidError
+from broker.errors import StartupError, TokenInvalidError
 from broker.model import Agent, Principal, same_person
-from broker.settings import AdminIssuerSettings, Settings
+from broker.settings import AdminIssuerSettings, Settings, read_settings
 
 BLOCK = {"issuer": "https://idp", "audience": "admin", "algorithms": ["ES256"], "jwks_file": "x"}
 
@@ -18,7 +20,7 @@ def _principal(subject="anna", client="console"):
 
 def test_the_subject_is_not_the_client():
     """RFC 9068, 2.2: where a client acts for itself, it is the subject."""
-    block = AdminIssuerSettings(**BLOCK)
+    block = AdminIssuerSettings(**BLOCK, only_persons=True)
     check_person(jose.Claims({}), _principal(), block)  # the control arm
 
     with pytest.raises(TokenInvalidError):
@@ -35,21 +37,41 @@ def test_the_issuers_own_word_for_persons(claims):
         check_person(jose.Claims(claims), _principal(), block)
 
 
-def test_half_a_person_claim_is_refused():
-    """A claim without values would let everybody or nobody in."""
+UNSAID = {
+    "nothing": {},
+    "no": {"only_persons": False},
+    "a claim without values": {"person_claim": "idtyp"},
+    "values without a claim": {"person_values": ["user"]},
+    "half a claim, and persons only": {"person_claim": "idtyp", "only_persons": True},
+    "both": {"person_claim": "idtyp", "person_values": ["user"], "only_persons": True},
+}
+
+
+@pytest.mark.attack("C14")
+@pytest.mark.parametrize("said", UNSAID.values(), ids=UNSAID)
+def test_what_tells_persons_must_be_said(said, monkeypatch, tmp_path):
+    """Where machines could be second persons the broker does not start, and what to add is said."""
     with pytest.raises(ValidationError):
-        AdminIssuerSettings(**BLOCK, person_claim="idtyp")
-    with pytest.raises(ValidationError):
-        AdminIssuerSettings(**BLOCK, person_values=["user"])
+        AdminIssuerSettings(**BLOCK, **said)
+    lines = [f"{key} = {json.dumps(value)}" for key, value in {**BLOCK, **said}.items()]
+    settings = tmp_path / "broker.toml"
+    settings.write_text("\n".join(["[[admin_issuers]]", *lines, ""]))
+    monkeypatch.setenv("BROKER_CONFIG", str(settings))
+    with pytest.raises(StartupError) as refused:
+        read_settings()
+
+    assert "BROKER_ADMIN_ISSUERS__0" in str(refused.value)
+    assert "person_claim and person_values" in str(refused.value)
+    assert "only_persons = true" in str(refused.value)
 
 
 def test_audiences_are_apart():
     """A token that every support tool sees is never an administrator's."""
-    agents = {**BLOCK, "audience": "agents"}
-    Settings(issuers=[agents], admin_issuers=[BLOCK])  # the control arm
+    agents, persons = {**BLOCK, "audience": "agents"}, {**BLOCK, "only_persons": True}
+    Settings(issuers=[agents], admin_issuers=[persons])  # the control arm
 
     with pytest.raises(ValidationError, match="another audience"):
-        Settings(issuers=[BLOCK], admin_issuers=[BLOCK])
+        Settings(issuers=[BLOCK], admin_issuers=[persons])
 
 
 ANNA = Agent("https://idp", "anna")
