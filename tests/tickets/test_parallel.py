@@ -35,7 +35,7 @@ async def test_overlapping_batches(world, database):
         await pool.close()
 
     applied = [outcome for one in published for outcome in one.outcomes].count(Outcome.APPLIED)
-    # An opening that came after its reassignment is applied, but for whom it assigned: never live, noted once.
+    # An opening that came after its reassignment is applied, but for its assignments: never live.
     late = await world.admin.fetch(
         "SELECT ticket_id, version, count(*) FROM broker.assignment WHERE start_time = end_time GROUP BY 1, 2"
     )
@@ -66,12 +66,13 @@ async def test_two_feeds_crosswise(world):
 
 
 async def test_a_snapshot_in_the_order_of_ids(world):
-    """A snapshot's new tickets are made by their ids, whatever order it names them in: feeds cannot deadlock."""
+    """A snapshot's new tickets are made by their ids, in whatever order it names them: no deadlock."""
     names = [f"T-{n:03}" for n in range(MAX_BATCH + 1)]
     for name in reversed(names):
         world.helpdesk.open(name, customers=["7"], assignee=ALICE)
     snapshot = world.helpdesk.snapshot()
-    claim = "SELECT broker.apply_snapshot('other', 1, jsonb_build_array(jsonb_build_object('ticket_id', $1::text)))"
+    ticket = "jsonb_build_object('ticket_id', $1::text)"
+    claim = f"SELECT broker.apply_snapshot('other', 1, jsonb_build_array({ticket}))"
     async with world.feed_pool.acquire() as conn, conn.transaction():
         await conn.execute(claim, names[0])
         resync = asyncio.create_task(world.resync(snapshot[:MAX_BATCH], snapshot[MAX_BATCH:]))
