@@ -276,11 +276,14 @@ class Batch(Generic[T, R]):
                 await asyncio.sleep(self._gather)
             self._size = min(len(self._waiting), self._limit)
             batch, self._waiting = self._waiting[: self._limit], self._waiting[self._limit :]
+            answers: list[tuple[asyncio.Future[R], R | BaseException]]
+            futures = [future for _, future in batch]
             try:
-                results: Sequence[R | BaseException] = await self._flush([item for item, _ in batch])
+                results = await self._flush([item for item, _ in batch])
+                answers = list(zip(futures, results, strict=True))
             except Exception as exc:  # noqa: BLE001 - every waiter must hear of it, whatever it is
-                results = [exc.again() if isinstance(exc, BrokerError) else exc for _ in batch]
-            for (_, future), result in zip(batch, results, strict=True):
+                answers = [(f, exc.again() if isinstance(exc, BrokerError) else exc) for f in futures]
+            for future, result in answers:
                 if future.done():  # its client went away; its neighbours must not fail for it
                     continue
                 if isinstance(result, BaseException):

@@ -204,7 +204,9 @@ class RecordReader:
             if len(pairs) > 1:
                 return [(await self._flush_names([pair]))[0] for pair in pairs]
             return [RecordsUnavailableError(cause=type(exc).__name__)]
-        return [(r["customer_pseudonym"], r["ticket_pseudonym"]) for r in found]
+        if len(found) != len(pairs):  # an earlier release's guard leaves out whose salt is gone
+            return [RecordsUnavailableError(cause="fewer pseudonyms than asked for") for _ in pairs]
+        return [_pseudonyms(record) for record in found]
 
 
 class _Shelf:
@@ -289,6 +291,13 @@ def _statement(kind: Kind, template: str) -> str:
         raise StartupError(f"catalog: kind {kind.name!r} holds a name that is no word")
     columns = ", ".join(f'v."{name}"' for name in kind.fields)
     return Template(template).substitute(columns=columns, view=f"read_{kind.name}")
+
+
+def _pseudonyms(record: asyncpg.Record) -> tuple[str, str] | BaseException:
+    customer, ticket = record["customer_pseudonym"], record["ticket_pseudonym"]
+    if customer is None:  # they are being erased: the ground, asked for again, will say so
+        return RecordsUnavailableError(cause="salt destroyed meanwhile")
+    return customer, ticket
 
 
 def _refused() -> BrokerError:

@@ -150,7 +150,7 @@ $$;
 DROP FUNCTION IF EXISTS broker_guard.open_passes();
 
 -- name: pseudonyms#
--- Gives the pseudonyms of each pair of customer and ticket; a salt is made on first use.
+-- Gives the pseudonyms of each pair of customer and ticket; a salt is made on first use. NULL: destroyed meanwhile.
 CREATE FUNCTION broker_guard.pseudonyms(customers text[], tickets text[])
 RETURNS TABLE (customer_pseudonym text, ticket_pseudonym text)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = broker_guard, pg_temp ROWS 64
@@ -167,12 +167,13 @@ BEGIN
     WHERE NOT EXISTS (SELECT FROM broker_guard.salt AS known WHERE known.customer = missing.customer)
     ORDER BY missing.customer
     ON CONFLICT DO NOTHING;
+    -- One row for each pair, whatever became of its salt since: a missing row would make its neighbours' theirs.
     RETURN QUERY
     SELECT
         left(encode(sha256(s.salt || convert_to('customer|' || pair.customer, 'UTF8')), 'hex'), 32),
         left(encode(sha256(s.salt || convert_to('ticket|' || pair.ticket, 'UTF8')), 'hex'), 32)
     FROM unnest(customers, tickets) WITH ORDINALITY AS pair (customer, ticket, number)
-    JOIN broker_guard.salt AS s ON s.customer = pair.customer
+    LEFT JOIN broker_guard.salt AS s ON s.customer = pair.customer
     ORDER BY pair.number;
 END
 $$;

@@ -247,6 +247,54 @@ async def test_a_destroyed_salt_makes_a_stranger(guarded: crm.Guarded):
     assert set(await guarded.reader.pseudonyms("7", "T-1")).isdisjoint(old)
 
 
+async def test_a_salt_destroyed_meanwhile_shifts_nobody(guarded: crm.Guarded):
+    """Whose salt goes while their pseudonym is looked up is refused; everybody else gets their own."""
+    own = {c: await guarded.reader.pseudonyms(c, "T-1") for c in ("7", "9")}
+    other = await asyncpg.connect(guarded.records.dsn())
+    try:
+        async with other.transaction():
+            await other.execute("INSERT INTO broker_guard.salt VALUES ('8', sha256('8'))")
+            asked = [asyncio.ensure_future(guarded.reader.pseudonyms(c, "T-1")) for c in ("7", "8", "9")]
+            while not await guarded.admin.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                assert not asked[0].done()
+            await guarded.admin.execute("DELETE FROM broker_guard.salt WHERE customer = '7'")
+        async with asyncio.timeout(5):
+            first, second, third = await asyncio.gather(*asked, return_exceptions=True)
+    finally:
+        await other.close()
+
+    assert isinstance(first, RecordsUnavailableError)
+    assert (second, third) == (await guarded.reader.pseudonyms("8", "T-1"), own["9"])
+    assert await guarded.admin.fetchval("SELECT count(*) FROM broker_guard.salt WHERE customer = '7'") == 0
+
+
+async def test_fewer_pseudonyms_than_asked_for_are_nobodys(guarded: crm.Guarded):
+    """A guard of an earlier release left out whom it lost: nobody can tell whose the others are."""
+    body = await guarded.admin.fetchval(
+        "SELECT pg_get_functiondef('broker_guard.pseudonyms(text[], text[])'::regprocedure)"
+    )
+    await guarded.admin.execute(body.replace("ORDER BY pair.number", "WHERE pair.customer <> '7'"))
+    asked = (guarded.reader.pseudonyms(c, "T-1") for c in ("7", "8"))
+    async with asyncio.timeout(5):
+        found = await asyncio.gather(*asked, return_exceptions=True)
+
+    assert [isinstance(f, RecordsUnavailableError) for f in found] == [True, True]
+
+
+async def test_a_flush_that_answers_too_few_leaves_nobody_waiting(guarded: crm.Guarded):
+    """Whatever a flush gives, everybody in it hears of it."""
+
+    async def too_few(pairs):
+        return [("c", "t") for _ in pairs[1:]]
+
+    guarded.reader._names._flush = too_few
+    async with asyncio.timeout(5):
+        asked = (guarded.reader.pseudonyms(c, "T-1") for c in ("7", "8"))
+        found = await asyncio.gather(*asked, return_exceptions=True)
+
+    assert [type(f) for f in found] == [ValueError, ValueError]
+
+
 async def test_pseudonyms_of_what_cannot_be_stored(guarded: crm.Guarded):
     """A NUL or a lone surrogate is refused for its own call alone."""
     pairs = [("7", "T-1"), ("7\0", "T-1"), ("7", "\ud800"), ("8", "T-1")]
