@@ -3,6 +3,7 @@
 from broker.ledger.denials import DenialRate
 from broker.ledger.events import NO_TRACE, Event, EventIds, EventKind, GrantAppend, ReadAppend, head, rest_of
 from broker.ledger.receipt import Receipt, receipts
+from broker.ledger.skew import clock_agrees
 from broker.ledger.store import GrantStore, StoredGrant
 from broker.ledger.writer import (
     ACCESS_DOOR,
@@ -32,6 +33,7 @@ __all__ = [
     "StoredGrant",
     "Verdict",
     "append_events",
+    "clock_agrees",
     "head",
     "read_arguments",
     "read_values",

@@ -24,6 +24,7 @@ from broker.database import UNREACHABLE, Batch, Connection, connection, queries,
 from broker.errors import DatabaseUnavailableError, LedgerUnavailableError, RequestMalformedError
 from broker.ledger.events import Event, GrantAppend, ReadAppend
 from broker.ledger.receipt import Receipt, receipts
+from broker.ledger.skew import clock_trouble
 
 Q = queries("ledger")
 
@@ -51,9 +52,6 @@ READ_BACK_TRIES = 3
 ROLLED_BACK = (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError)
 """What the server says of a statement that it gave up: nothing of it is durable, nothing to look up."""
 
-MOST_SKEW = 30.0
-"""Seconds that this machine's clock may differ from the database's; ids are refused beyond a minute."""
-
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -77,7 +75,7 @@ class Ledger:
         sign_root: Callable[[bytes, int], str],
         *,
         door: str = ACCESS_DOOR,
-        clock: Callable[[], float] = time.time,
+        clocks: Sequence[Callable[[], float]] = (time.time,),
         on_group: Callable[[int], None] = lambda _: None,
         on_failure: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -87,14 +85,14 @@ class Ledger:
             pool: connections as the role of the door.
             sign_root: gives a compact JWS over root and size.
             door: which door of the database takes events without ground.
-            clock: POSIX seconds, the clock of the event ids.
+            clocks: POSIX seconds; those that event ids are made by and tokens are held against.
             on_group: told the size of each committed group.
             on_failure: told the kind of each failed append.
         """
         self._pool = pool
         self._sign_root = sign_root
         self._door = door
-        self._clock = clock
+        self._clocks = clocks
         self._on_group = on_group
         self._on_failure = on_failure
         self._batch: Batch[Item, Verdict] = Batch(
@@ -134,11 +132,13 @@ class Ledger:
     async def ready(self) -> str:
         """Tells what keeps the ledger from taking events, or ""."""
         async with connection(self._pool) as conn:
+            asked = [clock() for clock in self._clocks]
             row = await conn.fetchrow(Q.ready)
         if row is None or not row["writable"]:
             return "the database is a standby"
-        if abs(skew := self._clock() - row["now"]) > MOST_SKEW:
-            return f"this machine's clock is {skew:+.0f} s off the database's; synchronise it"
+        for clock, before in zip(self._clocks, asked, strict=True):
+            if why := clock_trouble(before, row["now"], clock()):
+                return why
         if row["stopped"]:
             return "the ledger is behind its published checkpoint; see `broker audit accept-loss`"
         return "" if row["partitions"] else "ledger partitions are missing; run `broker migrate`"

@@ -133,7 +133,10 @@ class RecordReader:
         """Checks that this role cannot pass the guard by, and that the guard knows the catalog.
 
         Raises:
-            StartupError: names everything that is wrong, with what to do.
+            StartupError: the role is another one: its DSN must be mended, waiting does not help.
+            RecordsUnavailableError: the guard does not stand, or cannot be looked at, which the records'
+                owners can bring about and mend while we run; the cause names everything that is wrong.
+            DatabaseUnavailableError: the records database does not answer.
         """
         async with connection(self._pool) as conn:
             if await conn.fetchval(
@@ -145,11 +148,11 @@ class RecordReader:
             try:
                 found = await check(conn, catalog or self._shelf.catalog)
             except asyncpg.PostgresError as exc:  # a right is missing, or an installation is under way
-                raise StartupError(f"records database: cannot be checked ({type(exc).__name__})") from exc
+                raise RecordsUnavailableError(cause=f"cannot be checked ({type(exc).__name__})") from exc
         wrong = [a for a in found if not a.ok and not a.warning]
         if wrong:
             lines = [f"{a.name}: {a.text}; {a.remedy}" for a in wrong]
-            raise StartupError("records database: the guard does not stand:\n" + "\n".join(lines))
+            raise RecordsUnavailableError(cause="the guard does not stand:\n" + "\n".join(lines))
 
     async def installed_shape(self) -> Shape | None:
         """Gives what the installed guard holds, to be held against another catalog by `shape.uncovered`.

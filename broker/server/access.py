@@ -19,7 +19,7 @@ from broker.access import (
     SideBySide,
     share_database,
 )
-from broker.authn import AgentVerifier, Authenticator, RevokedSerials, SteadyClock, ToolVerifier, open_sources
+from broker.authn import AgentVerifier, Authenticator, RevokedSerials, ToolVerifier, open_sources
 from broker.database import open_pool
 from broker.errors import StartupError
 from broker.grants import GrantTokens
@@ -31,7 +31,7 @@ from broker.rpc.access import METHOD_NAMES, AccessService
 from broker.rpc.chain import Chain
 from broker.rpc.gates import AccessGate
 from broker.rpc.limits import PeerLimits
-from broker.server.parts import close, open_telemetry, record_rest, sign_root, until_there
+from broker.server.parts import close, open_telemetry, record_rest, sign_root, steady_clock, until_there
 from broker.server.policies import WorkerReport, open_worker_policies
 from broker.server.ports import Port, authorities_of
 from broker.server.trust import TrustWatch
@@ -47,7 +47,6 @@ async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
     """Serves the access port until told to stop."""
     if settings.access is None or settings.keys_dir is None:
         raise StartupError("settings are missing: access, keys_dir")
-    clock = SteadyClock()
     async with AsyncExitStack() as stack:
         pool = await until_there(
             "broker database",
@@ -58,6 +57,7 @@ async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
             report, stop,
         )  # fmt: skip
         stack.push_async_callback(close, pool)
+        clock = await steady_clock(pool, report, stop)
         reader_pool = await until_there(
             "records database",
             partial(
@@ -81,6 +81,7 @@ async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
         ledger = Ledger(
             pool,
             partial(sign_root, keys, clock),
+            clocks=(time.time, clock),
             on_group=metrics.group_size.observe,
             on_failure=lambda _: metrics.append_failures.inc(),
         )

@@ -15,7 +15,7 @@ from google.protobuf.empty_pb2 import Empty
 from broker.access import Refusals
 from broker.audit.disclosures import keep_up
 from broker.audit.unexplained import keep_judging
-from broker.authn import KeySource, PersonVerifier, RevokedSerials, SteadyClock, ToolVerifier, open_sources
+from broker.authn import KeySource, PersonVerifier, RevokedSerials, ToolVerifier, open_sources
 from broker.containment import Containment
 from broker.database import connection, open_pool, queries
 from broker.errors import (
@@ -32,7 +32,7 @@ from broker.rpc.chain import Chain
 from broker.rpc.gates import AdminGate
 from broker.rpc.limits import PeerLimits
 from broker.server.auditing import open_auditing
-from broker.server.parts import close, open_telemetry, record_rest, sign_root, until_there
+from broker.server.parts import close, open_telemetry, record_rest, sign_root, steady_clock, until_there
 from broker.server.policies import listen, open_admin_policies, tell_of_missing
 from broker.server.ports import Port, authorities_of, registered
 from broker.server.trust import TrustWatch
@@ -66,12 +66,12 @@ async def run(settings: Settings, report: Report, stop: asyncio.Event) -> None:
         raise StartupError("settings are missing: tlog_dir, tlog_keys_dir")
     log_keys = LogKeyFolder(settings.tlog_keys_dir, settings.log_origin)
     log_keys.load()  # without a key nobody could show that the ledger was changed: refuse to start
-    clock = SteadyClock()
     async with AsyncExitStack() as stack:
         pool = await until_there(
             "broker database", partial(open_pool, settings.admin_dsn, name="broker-admin"), report, stop
         )
         stack.push_async_callback(close, pool)
+        clock = await steady_clock(pool, report, stop)
         feed_pool = await until_there(
             "broker database", partial(open_pool, settings.feed_dsn, name="broker-feed"), report, stop
         )

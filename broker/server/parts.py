@@ -15,8 +15,10 @@ from typing import TypeVar
 import asyncpg
 
 from broker.access import Refusals
+from broker.authn import SteadyClock
 from broker.errors import BrokerError, StartupError
 from broker.keys import SigningKeys
+from broker.ledger import clock_agrees
 from broker.server.worker import Report
 from broker.telemetry import Metrics, Sink, Telemetry
 from broker.traces import OtlpExport, exporter_from, open_store, resource_from
@@ -50,16 +52,35 @@ async def until_there(
     Raises:
         StartupError: the database answers and refuses, or we were told to stop first.
     """
+    said = ""
     while True:
         try:
             return await attempt()
         except BrokerError as exc:
-            report(f"{what}: {exc.cause or exc.reason}")
+            why = f"{what}: {exc.cause or exc.reason}"
+            report(why)
+            if why != said:
+                said = why
+                log.warning("the start waits", extra={"reason": why})
         except asyncpg.PostgresError as exc:  # it does answer: a password, a right or a migration is missing
             hint = "check its DSN, and that `broker migrate` was run"
             raise StartupError(f"{what}: {type(exc).__name__}; {hint}") from None
         if await stopped(stop, RETRY):
             raise StartupError("stopped before the start was through")
+
+
+async def steady_clock(pool: asyncpg.Pool, report: Report, stop: asyncio.Event) -> SteadyClock:
+    """Anchors the clock that tokens are held against, once this machine's agrees with the database's.
+
+    One that was ahead when it was anchored would stay ahead for as long as we live.
+    """
+
+    async def anchor() -> SteadyClock:
+        clock = SteadyClock()
+        await clock_agrees(pool, clock)
+        return clock
+
+    return await until_there("machine", anchor, report, stop)
 
 
 async def open_telemetry(

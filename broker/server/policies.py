@@ -151,24 +151,30 @@ class WorkerReport:
         self._worker = f"{socket.gethostname()}/{os.getpid()}"
         self._said = ""
         self._due = 0.0
-        self._at_once: asyncio.Task[None] | None = None
+        self._at_once: asyncio.Task[bool] | None = None
         holder.follow(self._swapped)
 
     def _swapped(self, _policy: Policy) -> None:
         self._at_once = asyncio.create_task(self.say())
 
-    async def say(self) -> None:
-        """Says it where something changed or ten seconds are over; what fails is said next time."""
-        now = self._steady()
+    async def say(self) -> bool:
+        """Says it where something changed or ten seconds are over; what fails is said next time.
+
+        Returns:
+            Whether the guard told its shape, as far as it was asked.
+        """
+        now, reached = self._steady(), True
         try:
             version = self._holder.current.version
             if version == self._said and now < self._due:
-                return
+                return True
             shape = await _or_none(self._records.installed_shape)
+            reached = shape is not None
             await self._store.report(self._worker, int(version), shape_text(shape) if shape else None)
             self._said, self._due = version, now + REPORT
         except (BrokerError, asyncpg.PostgresError) as exc:
             log.info("version not reported", extra={"reason": type(exc).__name__})
+        return reached
 
 
 async def _or_none(ask: Callable[[], Awaitable[Shape | None]]) -> Shape | None:

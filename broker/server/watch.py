@@ -56,9 +56,9 @@ class Watch:
             await self.holder.refresh()
             self.metrics.policy_alert.set(1 if self.holder.alert else 0)
             self.trust.look()
-            await self.reporting.say()
+            reached = await self.reporting.say()
             # The guard's own check asks the catalogs: too much for a second, unless calls wait for its end.
-            if guard_trouble or time.monotonic() >= verify_at:
+            if guard_trouble or not reached or time.monotonic() >= verify_at:
                 guard_trouble = await self._guard_trouble()
                 verify_at = time.monotonic() + VERIFY
             why = guard_trouble or await self._trouble()
@@ -78,9 +78,9 @@ class Watch:
         try:
             await self.records.verify_role()
         except StartupError as exc:
-            return f"records: {exc}"
+            return str(exc)
         except BrokerError as exc:
-            return f"records database: {exc.reason}"
+            return f"records database: {exc.cause or exc.reason}"
         return ""
 
     async def _trouble(self) -> str:

@@ -109,6 +109,10 @@ SELECT
     broker.appends_stopped() AS stopped,
     extract(EPOCH FROM clock_timestamp())::double precision AS now;
 
+-- name: now
+-- Tells the database's time, POSIX seconds.
+SELECT extract(EPOCH FROM clock_timestamp())::double precision;
+
 -- name: ensure_partitions
 -- Makes the partitions of the coming months.
 SELECT broker.ensure_partitions();

@@ -190,6 +190,13 @@ class TestUnit:
 
         assert {k: service.get(k) for k in HARDENING} == HARDENING
 
+    def test_starts_after_what_it_needs(self, unit):
+        """Network, database and the machine's clock come first."""
+        after = unit["Unit"]["After"].split()
+
+        assert after == ["network-online.target", "postgresql.service", "time-sync.target"]
+        assert unit["Unit"]["Wants"].split() == ["network-online.target", "time-sync.target"]
+
     def test_stops_by_draining(self, unit):
         """systemd waits longer than the drain takes, and tells only the parent."""
         from broker.settings import Settings  # noqa: PLC0415

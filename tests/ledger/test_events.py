@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 import uuid
@@ -10,8 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from broker import jose
+from broker.authn import SteadyClock
+from broker.errors import TokenInvalidError
 from broker.ledger import EventIds, EventKind
 from broker.ledger.events import MOST_AHEAD, head, rest_of
+from broker.ledger.skew import MOST_SKEW, clock_trouble
+from broker.server import parts
 from tests.ledger.conftest import TRACE, denial
 
 
@@ -160,11 +166,49 @@ class TestClock:
         assert (await ground.event(event_id) is not None) == taken
 
     @pytest.mark.attack("W1")
-    @pytest.mark.parametrize(("seconds", "word"), [(0, ""), (10, ""), (40, "clock"), (-40, "clock")])
-    async def test_w1_readiness_says_so_before_that(self, ground, seconds, word):
-        """Readiness falls at half of what the database accepts."""
-        ledger = await ground.ledger(clock=lambda: time.time() + seconds)
+    @pytest.mark.parametrize("place", [0, 1])
+    @pytest.mark.parametrize(("seconds", "word"), [(0, ""), (4, ""), (-4, ""), (7, "clock"), (-7, "clock")])
+    async def test_w1_readiness_says_so_before_that(self, ground, seconds, word, place):
+        """Readiness falls where either clock, of ids or of tokens, is off."""
+        clocks = [time.time, time.time]
+        clocks[place] = lambda: time.time() + seconds
+        ledger = await ground.ledger(clocks=clocks)
         why = await ledger.ready()
 
         assert word in why
         assert bool(word) == bool(why)
+
+    @pytest.mark.attack("W1")
+    def test_w1_no_worker_is_ready_that_refuses_a_fresh_grant(self):
+        """Readiness falls before a grant of the database's now is "not valid yet" by the worker's clock."""
+        now = 1_800_000_000.0
+        jose.check_window(now - MOST_SKEW, begins=now, expires=now + 300)
+        assert clock_trouble(now - MOST_SKEW, now, now - MOST_SKEW) == ""
+        with pytest.raises(TokenInvalidError):
+            jose.check_window(now - jose.CLOCK_SKEW - 1, begins=now, expires=now + 300)
+
+        assert MOST_SKEW < jose.CLOCK_SKEW
+
+    def test_a_slow_answer_is_no_skew(self):
+        """The database's time may be any between the question and the answer."""
+        assert clock_trouble(100.0, 104.0, 160.0) == ""
+        assert "+6 s" in clock_trouble(110.0, 104.0, 160.0)
+        assert "-44 s" in clock_trouble(100.0, 204.0, 160.0)
+
+    @pytest.mark.attack("W3", "W5")
+    async def test_w5_no_clock_is_anchored_while_it_is_wrong(self, ground, monkeypatch):
+        """A worker that starts an hour ahead waits, says so, and once it is put right its clock is right."""
+        ahead = [3600.0]
+        monkeypatch.setattr(parts, "SteadyClock", lambda: SteadyClock(lambda: time.time() + ahead[0]))
+        monkeypatch.setattr(parts, "RETRY", 0)
+        said = []
+
+        def report(why):
+            said.append(why)
+            ahead[0] = 0.0
+
+        clock = await parts.steady_clock(await ground.pool(), report, asyncio.Event())
+
+        assert len(said) == 1
+        assert "machine: the clock is +3600 s off" in said[0]
+        assert abs(clock() - time.time()) < 1

@@ -196,3 +196,39 @@ async def test_o2_a_database_that_refuses_ends_the_start(world, wrong):
     assert "Traceback" not in serve.last_words()
     assert "guess" not in serve.last_words()
     assert secret not in serve.last_words()
+
+
+async def eventually_told(broker, words: str, seconds: float = 15.0) -> None:
+    """Waits until `/readyz` says something."""
+    end = time.monotonic() + seconds
+    while words not in (await broker.serve.get("/readyz"))[1]:
+        assert time.monotonic() < end, words
+        await asyncio.sleep(0.05)
+
+
+@pytest.mark.attack("O1", "S3")
+async def test_a_guard_that_does_not_stand_ends_nobody(world):
+    """A worker that dies while the guard is open is started again and waits; all others go on.
+
+    Else whoever owns the records could end containment and the feed with one ALTER TABLE.
+    """
+    records = await asyncpg.connect(world.records_dsn())
+    async with replica(world, "open-guard", workers=2) as broker:
+        before = workers(broker.serve.pid)
+        admin = workers(broker.serve.pid, "admin")
+        await records.execute("GRANT SELECT ON crm.customer TO broker_reader")
+        try:
+            os.kill(before[0], signal.SIGKILL)
+            await eventually_told(broker, "closed to the reader")
+            assert workers(broker.serve.pid)[1] == before[1]
+            assert workers(broker.serve.pid, "admin") == admin
+            assert broker.listens("access")
+            assert broker.listens("admin")
+        finally:
+            await records.execute("REVOKE SELECT ON crm.customer FROM broker_reader")
+            await records.close()
+        await broker.serve.wait_until("/readyz")
+
+        assert broker.serve.returncode is None
+        assert workers(broker.serve.pid)[1] == before[1]
+        assert await read_once(broker, world, "goran")

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from broker.errors import DatabaseUnavailableError
 from broker.server import watch
+from broker.server.policies import WorkerReport
 from broker.telemetry import Metrics
 
 LOOKS = 4
@@ -56,3 +57,54 @@ async def test_the_guard_is_looked_at_again_at_once(monkeypatch, caplog):
     assert said == ["records database: DATABASE_UNAVAILABLE", ""]
     assert [call.kwargs["ready"] for call in port.set_ready.await_args_list] == [False, True]
     assert [record.reason for record in caplog.records] == [*said[:1], "ready"]
+
+
+async def test_a_guard_that_does_not_answer_shows_with_the_next_report(monkeypatch):
+    """The worker's report asks the guard every ten seconds; where it fails, no check waits a minute."""
+    reports = iter([True, False, True])
+    stop = asyncio.Event()
+    said: list[str] = []
+
+    async def say() -> bool:
+        return next(reports)
+
+    async def counted() -> None:
+        if len(said) == 3:
+            stop.set()
+
+    records = AsyncMock()
+    records.verify_role.side_effect = [DatabaseUnavailableError(), None]
+    ledger, tickets = AsyncMock(), AsyncMock()
+    ledger.ready.return_value = ""
+    tickets.feeds.return_value = ()
+    monkeypatch.setattr(watch, "time", SimpleNamespace(monotonic=lambda: 0.0))
+    monkeypatch.setattr(watch, "WATCH", 0)
+    await watch.Watch(
+        port=AsyncMock(),
+        holder=AsyncMock(alert=""),
+        reporting=SimpleNamespace(say=say),
+        records=records,
+        ledger=ledger,
+        tickets=tickets,
+        refusals=SimpleNamespace(record_counts=counted),
+        trust=Mock(),
+        metrics=Metrics(registry=CollectorRegistry()),
+        feeds=(),
+    ).run(said.append, stop)
+
+    assert said == ["", "records database: DATABASE_UNAVAILABLE", ""]
+
+
+async def test_a_report_tells_whether_the_guard_answered():
+    """None of the guard's shape, or an error instead of it, is no answer; what is not asked is not missed."""
+    now = [0.0]
+    records, store = AsyncMock(), AsyncMock()
+    reporting = WorkerReport(store, Mock(current=Mock(version="1")), records, lambda: now[0])
+    records.installed_shape.side_effect = [{}, DatabaseUnavailableError(), None]
+    said = []
+    for seconds in (0, 1, 11, 22):
+        now[0] = seconds
+        said.append(await reporting.say())
+
+    assert said == [True, True, False, False]
+    assert store.report.await_count == 3
