@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import asyncpg
 import pytest
 
 from broker.access.ground import refused_by_append
@@ -81,6 +82,18 @@ class TestParallel:
             results = await asyncio.gather(one._commit(forth), two._commit(back))
             assert [v.reason for group in results for v in group] == [""] * 4
         assert failures == []
+
+    async def test_nobody_else_holds_an_agents_lock(self, ground):
+        """No lock that the housekeeping holds, whatever its number, keeps an agent of that hash waiting."""
+        agent = "https://idp.test|whoever"
+        holder = await asyncpg.connect(ground.database.dsn())
+        try:
+            for kind in (1651663207, 1651666789, 1651666795):  # of 030 to 100, 184, 140
+                await holder.execute("SELECT pg_advisory_lock($1, hashtext($2))", kind, agent)
+            async with asyncio.timeout(2):
+                await ground.conn.execute("SELECT broker.lock_budget($1)", agent)
+        finally:
+            await holder.close()
 
     @pytest.mark.parametrize("locked", [True, False])
     async def test_control_without_the_lock_they_would(self, own_ground, locked):
