@@ -1,4 +1,4 @@
-"""Commands as they are typed, and one sample company for all of them."""
+"""Commands as they are typed, and a sample company that they are typed at."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,8 +50,15 @@ def broker(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
     return command
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def company() -> Iterator[World]:
+    """Gives the company of all tests that leave it as it was; modules that do not start one of their own."""
+    with running_company() as world:
+        yield world
+
+
+@contextmanager
+def running_company() -> Iterator[World]:
     """Runs a sample company in a thread of its own, because commands have their own event loops."""
     folder = Path(tempfile.mkdtemp(prefix="broker-cli-"))
     loop = asyncio.new_event_loop()

@@ -12,8 +12,17 @@ from urllib.request import urlopen
 import asyncpg
 import pytest
 
+from tests.cli.conftest import running_company
+
 OTHER_KEY = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"
 """Of another log: the example of C2SP signed-note."""
+
+
+@pytest.fixture(scope="module")
+def company():
+    """Starts a company of their own: they change the ledger's rows and the log's key."""
+    with running_company() as world:
+        yield world
 
 
 @pytest.fixture

@@ -10,8 +10,16 @@ import asyncpg
 import pytest
 
 from broker.audit.exposed import Totals
+from tests.cli.conftest import running_company
 
 ALICE = "|alice"
+
+
+@pytest.fixture(scope="module")
+def company():
+    """Starts a company of their own: a customer is erased here for good."""
+    with running_company() as world:
+        yield world
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,16 @@ import shutil
 import pytest
 
 from broker.policy.decision import load
+from tests.cli.conftest import running_company
 
 UNKNOWN = "7f0c2f7e-0d5c-4b0e-9c3e-0d2a1f6b9a11"
+
+
+@pytest.fixture(scope="module")
+def company():
+    """Starts a company of their own: grants are revoked here, and versions of the policy come into force."""
+    with running_company() as world:
+        yield world
 
 
 @pytest.fixture
