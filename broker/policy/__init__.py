@@ -5,6 +5,7 @@
     rules.py            policy.csv                      catalog_reader.py, limits.py, admin.py
     engine.py           Casbin, built from checked rules and the pinned model
     table.py            the same rules as bitsets       verify.py        the table held against Casbin
+    table_digest.py     which table that was            seal.py          what is signed about a version
     explain.py          what was missing                decision.py      Policy and load()
     boxes.py            products of sets, exactly       models.py        which model.conf can be read
     everywhere.py       what a policy decides, as boxes     aloud.py     rules and boxes as sentences

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import lru_cache
 from itertools import combinations
 
 from casbin import Enforcer
 
-from broker.policy.engine import words_adapter
+from broker.policy.engine import PARSING, words_adapter
 from broker.policy.files import ADMIN
 from broker.policy.findings import Findings, nearest, quoted
 from broker.policy.lines import NAME, RESERVED, Line, read_csv
@@ -51,8 +52,8 @@ _DNS = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])
 class AdminTable:
     """The answer for every identity and method, worked out by Casbin when the file was loaded.
 
-    Casbin is not asked later: it parses its matcher at every question, and CPython's parser does not
-    stand a second thread that parses meanwhile (a policy may be loading).
+    Casbin is not asked later: it parses its matcher at every question, and while another thread's policy is
+    loading, the event loop would wait for its turn.
     """
 
     def __init__(self, rules: Iterable[tuple[str, str, str]], members: Iterable[tuple[str, str]]) -> None:
@@ -70,7 +71,7 @@ class AdminTable:
             enforcer = Enforcer(Enforcer.new_model(text=MODEL), words_adapter({"p": p, "g": members}))
             for held, subject in subjects.items():
                 named = {method for role, method, effect in p if role in held and effect == "allow"}
-                self._allowed[held] = frozenset(m for m in named if enforcer.enforce(subject, m) is True)
+                self._allowed[held] = frozenset(m for m in named if _ask(enforcer, subject, m))
 
     @property
     def members(self) -> Mapping[str, frozenset[str]]:
@@ -130,6 +131,17 @@ class AdminTable:
         return tuple(sorted(self.methods - set(registered)))
 
 
+@lru_cache(maxsize=4)
+def _worked_out(rules: tuple[tuple[str, str, str], ...], members: tuple[tuple[str, str], ...]) -> AdminTable:
+    """Asks Casbin once about the same words: most versions of a policy have them from the one before."""
+    return AdminTable(rules, members)
+
+
+def _ask(enforcer: Enforcer, subject: str, method: str) -> bool:
+    with PARSING:
+        return enforcer.enforce(subject, method) is True
+
+
 def _role_sets(
     rules: Iterable[tuple[str, str, str]], held: Iterable[frozenset[str]]
 ) -> Iterator[frozenset[str]]:
@@ -157,7 +169,7 @@ def read_admin(text: str, findings: Findings) -> AdminTable:
         _check_whole(rules, members, findings)
     if findings.has(ADMIN):
         return AdminTable((), ())
-    return AdminTable(rules, members)
+    return _worked_out(tuple(rules), tuple(members))
 
 
 def _check_whole(

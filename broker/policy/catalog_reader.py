@@ -8,11 +8,12 @@ Invariants (beyond those of `catalog.py`):
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from types import MappingProxyType
 
 from broker.catalog import Catalog, Field, Kind, Mask
 from broker.policy.files import CATALOG
-from broker.policy.findings import Findings, nearest, quoted
+from broker.policy.findings import Findings, TooManyFindingsError, nearest, quoted
 from broker.policy.lines import NAME, RESERVED
 from broker.policy.strict_yaml import Value, read_yaml
 
@@ -34,6 +35,21 @@ _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")  # quoted later; Postgr
 
 def read_catalog(text: str, findings: Findings) -> Catalog | None:
     """Reads the catalog; gives None where it is unusable, and findings where anything is wrong."""
+    return _sound(text) or _read(text, findings)
+
+
+@lru_cache(maxsize=4)
+def _sound(text: str) -> Catalog | None:
+    """Reads a catalog that has no findings; most versions have it from the one before, and YAML is slow."""
+    findings = Findings()
+    try:
+        catalog = _read(text, findings)
+    except TooManyFindingsError:
+        return None
+    return None if len(findings) else catalog
+
+
+def _read(text: str, findings: Findings) -> Catalog | None:
     document = read_yaml(CATALOG, text, findings)
     if document is None:
         return None

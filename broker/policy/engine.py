@@ -11,6 +11,7 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from threading import Lock
 
 from casbin import Enforcer, Model
 from casbin.persist import Adapter
@@ -20,6 +21,12 @@ from broker.policy.rules import CONDITIONS, Rule, RuleBook
 
 MODEL_SHA256 = "9bee5fb277079232b73ea91a4209286c97d961fbbd05123d94c52f6679cedf70"
 """Hash of the `model.conf` of this release."""
+
+
+PARSING = Lock()
+"""Held for one question to Casbin. It parses its matcher at every one, and `ast.parse` in two threads at once
+dies in CPython 3.11 ("AST constructor recursion depth mismatch"). Not held for longer: a policy that comes
+into force waits for no comparison that another thread is at."""
 
 
 class _Words(Adapter):  # type: ignore[misc] # casbin has no types
@@ -69,7 +76,8 @@ class Engine:
 
         An allow without a rule is no allow.
         """
-        allowed, words = self._enforcer.enforce_ex(subject(roles), *self._known(conditions), field, level)
+        with PARSING:
+            allowed, words = self._enforcer.enforce_ex(subject(roles), *self._known(conditions), field, level)
         rule = self._rules.get(tuple(words))
         return (allowed is True and rule is not None), rule
 
@@ -79,4 +87,5 @@ class Engine:
 
     def enforce(self, request: tuple[str, ...]) -> bool:
         """Asks as any program would ask stock Casbin; for measurements."""
-        return bool(self._enforcer.enforce(*request))
+        with PARSING:
+            return bool(self._enforcer.enforce(*request))

@@ -267,6 +267,7 @@ def _read_rules(
         "level": ("there is no level {0}", frozenset(Level) | {ANY}),
         "effect": ("there is no effect {0}", frozenset(EFFECTS)),
     }  # fmt: skip
+    readable = [(column, *vocabulary[column]) for column in names]
     rules: list[Rule] = []
     lines_by_question: dict[tuple[str, ...], Rule] = {}
     for line in lines:
@@ -276,8 +277,7 @@ def _read_rules(
         words, until = cut
         good = True
         said = dict(zip(names, words, strict=True))
-        for column, word in said.items():
-            sentence, known = vocabulary[column]
+        for (column, sentence, known), word in zip(readable, words, strict=True):
             if word not in known:
                 findings.add(
                     RULES,
@@ -288,7 +288,7 @@ def _read_rules(
                 good = False
         if not good:
             continue
-        conditions = tuple(said.get(name, ANY) for name in CONDITIONS)
+        conditions = tuple([said.get(name, ANY) for name in CONDITIONS])
         rule = Rule(
             line.number, said["role"], conditions, said["field"], said["level"], said["effect"], until
         )

@@ -3,7 +3,9 @@
 Invariants:
 - a seal names number, digests and persons, so it fits one row and no other: old content comes back under a
   new number and a new seal (C15), and nobody is made the approver of what somebody else approved;
-- whatever is wrong with it, the version is not served and the last good one stays.
+- whatever is wrong with it, the version is not served and the last good one stays;
+- the table that it names was held against Casbin before it was signed; a worker that compiles the same one
+  need not ask Casbin again, and a worker that compiles another must.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from broker.keys import ALGORITHM
 
 TYPE = "broker-policy+jwt"
 _NAMES = ("iss", "iat", "version", "digest", "tests", "how")
-_OPTIONAL = ("base", "proposal", "author", "approver")
+_OPTIONAL = ("base", "proposal", "author", "approver", "table")
 
 Persons = tuple[str | None, str | None]
 """A version's author and approver, as `issuer|subject`; None where there is none."""
@@ -35,6 +37,7 @@ class Seal:
     proposal: str = ""
     author: str = ""  # issuer|subject
     approver: str = ""
+    table: str = ""  # digest of the compiled table that Casbin agreed with; empty: none is vouched for
 
     def claims(self, issuer: str, now: float) -> dict[str, object]:
         """Gives the claims to sign."""
@@ -44,6 +47,7 @@ class Seal:
         }  # fmt: skip
         more = {
             "base": self.base, "proposal": self.proposal, "author": self.author, "approver": self.approver,
+            "table": self.table,
         }  # fmt: skip
         return claims | {name: value for name, value in more.items() if value}
 
@@ -63,7 +67,7 @@ class Seals:
         digest: str,
         tests_digest: str | None,
         persons: Persons | None = None,
-    ) -> None:
+    ) -> str:
         """Refuses a version whose seal is not over this number, these digests and these persons.
 
         Args:
@@ -73,19 +77,20 @@ class Seals:
             tests_digest: of its tests.
             persons: its author and its approver; None: not looked at.
 
+        Returns:
+            The digest of the table that whoever signed held against Casbin; empty where it names none.
+
         Raises:
             PolicyInvalidError: names the version; what is wrong with the signature is the cause.
         """
         try:
-            self._check(signature, (version, digest, tests_digest), persons)
+            return self._check(signature, (version, digest, tests_digest), persons)
         except TokenInvalidError as exc:
             raise PolicyInvalidError(
                 [f"policy version {version}: no good signature: {exc.cause} [signature]"]
             ) from None
 
-    def _check(
-        self, signature: str | None, row: tuple[int, str, str | None], persons: Persons | None
-    ) -> None:
+    def _check(self, signature: str | None, row: tuple[int, str, str | None], persons: Persons | None) -> str:
         if not signature:
             raise TokenInvalidError(cause="it is not signed")
         unverified = jose.peek(signature)
@@ -98,6 +103,7 @@ class Seals:
         signed = claims.optional_text("author"), claims.optional_text("approver")
         if persons is not None and signed != persons:
             raise TokenInvalidError(cause="it was signed for other persons")
+        return claims.optional_text("table") or ""
 
 
 class _Unchecked(Seals):
@@ -106,15 +112,9 @@ class _Unchecked(Seals):
     def __init__(self) -> None:
         """Needs no keys."""
 
-    def check(
-        self,
-        signature: str | None,
-        version: int,
-        digest: str,
-        tests_digest: str | None,
-        persons: Persons | None = None,
-    ) -> None:
-        """Lets it pass."""
+    def check(self, *_row: object, **_more: object) -> str:
+        """Lets it pass; vouches for nothing."""
+        return ""
 
 
 UNCHECKED = _Unchecked()

@@ -9,6 +9,7 @@ Invariants:
 - a rule that has ended, by the database's clock, is out of force at the next refresh, whether the database
   answers or not; where the policy cannot be built without it, none is in force;
 - where nobody can say for too long which version is active, none is in force (`longest`);
+- a table that the seal does not name is held against Casbin here, before it is in force;
 - policies are built in a thread: reads go on meanwhile.
 """
 
@@ -20,7 +21,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
 
@@ -29,7 +30,7 @@ import asyncpg
 from broker.database import connection, queries
 from broker.errors import BrokerError, PolicyInvalidError, PolicyUnavailableError
 from broker.policy.bundle import Bundle
-from broker.policy.decision import Policy, load
+from broker.policy.decision import Compiled, Policy, compile_files
 from broker.policy.files import PolicyFiles
 from broker.policy.seal import Seals
 
@@ -37,7 +38,16 @@ Q = queries("policy")
 LOG = logging.getLogger(__name__)
 
 MOST_AHEAD = 3
-"""Proposals kept compiled: the one that is about to be approved, and two more."""
+"""Files kept compiled: of the proposal that is about to be approved, and two more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A version as it was signed."""
+
+    version: str
+    bundle: Bundle
+    table: str  # digest of the table that was held against Casbin before; empty where none is vouched for
 
 
 class PolicyStore:
@@ -61,7 +71,12 @@ class PolicyStore:
         return "" if version is None else str(version), now
 
     async def active(self) -> tuple[str, Bundle]:
-        """Gives the version in force with its files and tests.
+        """Gives the version in force with its files and tests; raises as `published`."""
+        found = await self.published()
+        return found.version, found.bundle
+
+    async def published(self) -> Published:
+        """Gives the version in force with all that its seal says.
 
         Raises:
             PolicyUnavailableError: no policy is active yet.
@@ -75,7 +90,7 @@ class PolicyStore:
             raise PolicyInvalidError(
                 [f"policy version {row['version']}: is active though {row['newest']} was published [old]"]
             )
-        return str(row["version"]), self._checked(row)
+        return self._checked(row)
 
     async def version(self, version: int) -> Bundle | None:
         """Gives the files and tests of any version; None where there is none.
@@ -85,7 +100,7 @@ class PolicyStore:
         """
         async with connection(self._pool) as conn:
             row = await conn.fetchrow(Q.version, version)
-        return None if row is None else self._checked(row)
+        return None if row is None else self._checked(row).bundle
 
     async def proposed(self, proposal_id: UUID) -> PolicyFiles | None:
         """Gives the files of a proposal, to compile them ahead; None where there is none."""
@@ -98,8 +113,8 @@ class PolicyStore:
         async with connection(self._pool) as conn:
             await conn.execute(Q.report_worker, worker, version, guard)
 
-    def _checked(self, row: asyncpg.Record) -> Bundle:
-        self._seals.check(
+    def _checked(self, row: asyncpg.Record) -> Published:
+        table = self._seals.check(
             row["signature"], row["version"], row["digest"], row["tests_digest"],
             (row["author"], row["approver"]),
         )  # fmt: skip
@@ -108,7 +123,7 @@ class PolicyStore:
             raise PolicyInvalidError(
                 [f"policy version {row['version']}: its files have another digest than its row [digest]"]
             )
-        return bundle
+        return Published(str(row["version"]), bundle, table)
 
 
 class PolicyHolder:
@@ -133,10 +148,11 @@ class PolicyHolder:
         self._longest = longest
         self._monotonic = monotonic
         self._files: PolicyFiles | None = None  # of the policy in force
+        self._vouched = ""  # the table that its seal names
         self._followers: list[Callable[[Policy], None]] = []
         self._policy: Policy | None = None
         self._task: asyncio.Task[None] | None = None
-        self._ahead: dict[str, asyncio.Task[Policy]] = {}  # by digest: proposals, compiled or on the way
+        self._ahead: dict[str, asyncio.Task[Compiled]] = {}  # by digest: files, compiled or on the way
         self._start: datetime | None = None  # the database's time when our seconds began, by the last look
         self._confirmed = float("-inf")  # when the last look began that found our version in force
         self._asked = 0  # grows with every refresh; a round that began before is not enough
@@ -186,13 +202,8 @@ class PolicyHolder:
         """
         try:
             files = await self._store.proposed(proposal_id)
-            if self._start is None or files is None or files.digest in self._ahead:
-                return
-            while len(self._ahead) >= MOST_AHEAD:
-                self._ahead.pop(next(iter(self._ahead)))
-            work = asyncio.to_thread(load, files, "ahead", today=self._today(self._start))
-            self._ahead[files.digest] = asyncio.create_task(work)
-            await self._ahead[files.digest]
+            if self._start is not None and files is not None:
+                await self._compiled(files, self._today(self._start))
         except Exception as exc:  # noqa: BLE001 - it is only a wish
             LOG.info("a proposal is not compiled ahead", extra={"reason": type(exc).__name__})
 
@@ -220,21 +231,35 @@ class PolicyHolder:
         if self._policy is not None and newest == self._policy.version:
             self._confirmed = began
             return
-        version, bundle = await self._store.active()
-        if self._policy is not None and int(version) < int(self._policy.version):
+        found = await self._store.published()
+        if self._policy is not None and int(found.version) < int(self._policy.version):
             # Version numbers only grow; an older one is an old replica or a restored database.
-            raise PolicyUnavailableError(cause=f"the active version went back to {version}")
-        self._put(bundle.files, await self._compiled(bundle.files, version, self._today(start)))
+            raise PolicyUnavailableError(cause=f"the active version went back to {found.version}")
+        policy = await self._built(found.bundle.files, found.version, found.table, self._today(start))
+        self._put(found.bundle.files, found.table, policy)
         self._confirmed = began
 
-    async def _compiled(self, files: PolicyFiles, version: str, today: date) -> Policy:
-        """Compiles files, or takes what was compiled while they were a proposal."""
-        if ahead := self._ahead.get(files.digest):
+    async def _built(self, files: PolicyFiles, version: str, vouched: str, today: date) -> Policy:
+        compiled = await self._compiled(files, today)
+        return await asyncio.to_thread(compiled.judged, version, vouched=vouched)
+
+    async def _compiled(self, files: PolicyFiles, today: date) -> Compiled:
+        """Compiles files, or takes what was compiled while they were a proposal, or is just being.
+
+        An emergency's proposal and its version are announced in one moment: both find the same work here.
+        """
+        if (work := self._ahead.get(files.digest)) is not None:
             with contextlib.suppress(Exception):  # then as if nobody had tried
-                policy = await asyncio.shield(ahead)
-                if policy.today == today:
-                    return replace(policy, version=version)
-        return await asyncio.to_thread(load, files, version, today=today)
+                compiled = await asyncio.shield(work)
+                if compiled.today == today:
+                    return compiled
+        self._ahead.pop(files.digest, None)
+        while len(self._ahead) >= MOST_AHEAD:
+            self._ahead.pop(next(iter(self._ahead)))
+        work = asyncio.create_task(asyncio.to_thread(compile_files, files, today=today))
+        self._ahead[files.digest] = work
+        # Shielded: a listener that ends must not end what a refresh waits for.
+        return await asyncio.shield(work)
 
     async def _end_rules(self) -> None:
         """Takes rules that have ended out of force; first of all, because it needs no database."""
@@ -242,18 +267,18 @@ class PolicyHolder:
         if held is None or files is None or start is None or not held.is_over(today := self._today(start)):
             return
         try:
-            policy = await asyncio.to_thread(load, files, held.version, today=today)
+            policy = await self._built(files, held.version, self._vouched, today)
         except BaseException:
             self._policy = None  # what may be too wide is not kept
             raise
-        self._put(files, policy)
+        self._put(files, self._vouched, policy)
 
     def _today(self, start: datetime) -> date:
         """Gives the day in UTC, by the database's clock."""
         return (start + timedelta(seconds=self._monotonic())).astimezone(UTC).date()
 
-    def _put(self, files: PolicyFiles, policy: Policy) -> None:
-        self._files = files
+    def _put(self, files: PolicyFiles, vouched: str, policy: Policy) -> None:
+        self._files, self._vouched = files, vouched
         self._policy = policy
         LOG.info(
             "a policy is in force", extra={"policy_version": policy.version, "finding": policy.verification}

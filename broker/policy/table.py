@@ -6,7 +6,7 @@ Words that no rule mentions behave alike and are folded into one ("other"). That
 finite and the memo bounded, and a decision costs the same with 10 rules and with 10,000.
 
 Invariants:
-- Casbin stays the only semantics: `verify.py` holds this table against it at every load;
+- Casbin stays the only semantics: `verify.py` holds this table against it before it decides anywhere;
 - an allow has a matching allow rule; nothing else allows;
 - any matching denial wins, whichever role or line it comes from; the order of lines is not used;
 - tickets, agents and customers do not occur here.
@@ -112,9 +112,14 @@ class Table:
         self._levels = tuple((level, by_level.get(level.value, by_level[OTHER])) for level in LEVELS)
         self._by_level = dict(self._levels)
         self._fold = tuple({word: word for word in column if word != OTHER} for column in self.columns)
-        self._purposes = frozenset(catalog.purposes)
+        self.purposes = frozenset(catalog.purposes)
         self._explain: Explain = explain or (lambda _point, _field: ())
         self._memo: dict[tuple[frozenset[str], tuple[str, ...]], Point] = {}
+
+    @property
+    def whole(self) -> tuple[int, ...]:
+        """Gives the bitsets that hang on no word: all rules, by effect, of every role, by level."""
+        return (self.everything, self.allow, self.deny, self._any_role, *(bits for _, bits in self._levels))
 
     def point(self, roles: frozenset[str], facts: Facts) -> Point:
         """Gives the decisions for these roles and facts, from the memo where they were asked for before."""
@@ -128,7 +133,7 @@ class Table:
             presence.get(facts.presence, OTHER),
         )
         # Folding is for words that the catalog knows and the rules do not: others never reach the memo.
-        if facts.purpose not in self._purposes:
+        if facts.purpose not in self.purposes:
             return Point(self, roles, conditions, self._explain, UNKNOWN_PURPOSE)
         if not facts.kind:
             return Point(self, roles, conditions, self._explain, BLANK_FACT)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 import asyncpg
 
@@ -23,8 +23,9 @@ from broker.ledger import ADMIN_DOOR, NO_TRACE, Event, EventIds, EventKind, appe
 from broker.policy import load
 from broker.policy.bundle import Bundle
 from broker.policy.seal import TYPE, Seal
+from broker.policy.table_digest import table_digest
 from broker.publishing.examining import Examine, in_this_process
-from broker.publishing.gate import Question
+from broker.publishing.gate import Examination, Question
 from broker.publishing.guard import GuardCheck
 from broker.publishing.publisher import as_json
 from broker.publishing.reading import Reading
@@ -76,10 +77,12 @@ class Founding:
             PolicyInvalidError: it fails its examination; the findings are the refusals.
         """
         # Without the seconds with Casbin: a broker starts.
-        if refusals := await self._refusals(bundle, thorough=False):
-            raise PolicyInvalidError(refusals)
+        found = await self._examined(bundle, thorough=False)
+        if found.refusals:
+            raise PolicyInvalidError(list(found.refusals))
         async with transaction(self._pool) as conn:
-            signature = self._sign(Seal(1, bundle.files.digest, bundle.tests_digest, "first"))
+            seal = Seal(1, bundle.files.digest, bundle.tests_digest, "first", table=found.table)
+            signature = self._sign(seal)
             with translated():
                 is_first = await conn.fetchval(
                     Q.publish_first, as_json(bundle.files.texts), bundle.files.digest, as_json(bundle.tests),
@@ -106,21 +109,22 @@ class Founding:
         Raises:
             PolicyInvalidError: it fails its examination, or cannot be loaded at all.
         """
-        refusals = await self._refusals(bundle, thorough=True)
+        refusals = list((await self._examined(bundle, thorough=True)).refusals)
         try:
             await self._check_guard(bundle, None)
         except GuardBehindError as exc:
             refusals.append(f"the installed guard does not cover it: {exc.metadata['finding']}")
         if refusals and not despite_refusals:
             raise PolicyInvalidError(refusals)
-        await asyncio.to_thread(load, bundle.files, "candidate")
+        policy = await asyncio.to_thread(load, bundle.files, "candidate", today=self._today())
+        table = table_digest(policy.table)
         detail: dict[str, object] = {"act": "break glass", "digest": bundle.digest, "why": reason}
         if refusals:
             detail["despite_refusals"] = len(refusals)
         async with transaction(self._pool) as conn:
             with translated():
                 version = int(await conn.fetchval(Q.next_version))
-                seal = Seal(version, bundle.files.digest, bundle.tests_digest, "break-glass")
+                seal = Seal(version, bundle.files.digest, bundle.tests_digest, "break-glass", table=table)
                 await conn.execute(
                     Q.break_glass, version, as_json(bundle.files.texts), bundle.files.digest,
                     as_json(bundle.tests), bundle.tests_digest, by, reason, self._sign(seal),
@@ -128,10 +132,12 @@ class Founding:
             await self._record(conn, detail, version, by)
         return version, refusals
 
-    async def _refusals(self, bundle: Bundle, *, thorough: bool) -> list[str]:
-        today = datetime.fromtimestamp(self._clock(), UTC).date()
-        question = Question(bundle, None, today, self._methods, thorough=thorough)
-        return list((await self._examine(question)).refusals)
+    async def _examined(self, bundle: Bundle, *, thorough: bool) -> Examination:
+        question = Question(bundle, None, self._today(), self._methods, thorough=thorough)
+        return await self._examine(question)
+
+    def _today(self) -> date:
+        return datetime.fromtimestamp(self._clock(), UTC).date()
 
     def _sign(self, seal: Seal) -> str:
         return self._keys.sign({"typ": TYPE}, seal.claims(self._issuer, self._clock()))

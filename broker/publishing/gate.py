@@ -21,6 +21,7 @@ from broker.policy import AdminTable, Policy, load
 from broker.policy.bundle import Bundle
 from broker.policy.compare import Area, Direction, compare
 from broker.policy.lint import lint
+from broker.policy.table_digest import table_digest
 from broker.publishing.standing import stand
 
 PROPOSE = "/broker.v1.PolicyService/Propose"
@@ -89,6 +90,11 @@ class Examination:
         """Gives the report, as it is stored with the proposal."""
         return asdict(self)
 
+    @property
+    def table(self) -> str:
+        """Gives the digest of the table that was held against Casbin; empty where it came to none."""
+        return str(self.facts.get("table", ""))
+
     @classmethod
     def from_mapping(cls, found: Mapping[str, Any]) -> Examination:
         """Reads what `as_mapping` gave."""
@@ -132,6 +138,7 @@ def examine(question: Question, say: Say = lambda _text: None) -> Examination:
             "roles": sorted(policy.roles),
             "fields": len(policy.catalog.fields),
             "verification": policy.verification,
+            "table": table_digest(policy.table),
             "tests_passed": tests.passed,
             "rules_that_no_test_reaches": list(tests.unreached),
         },

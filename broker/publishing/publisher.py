@@ -2,6 +2,7 @@
 
 Invariants:
 - a candidate is examined before it may wait, and again, for its approver, before it comes into force;
+- what is signed about the compiled table is what the examination before this very act compared;
 - number, signature, version, event: one transaction under one lock. If we die before its commit nothing
   happened, and the old version is active everywhere; after it the new one is;
 - an approval that is repeated by the same person finds it done and says so again.
@@ -149,7 +150,7 @@ class Publisher:
             event = await self._record(conn, by, "propose", {**detail, "proposal": str(proposal_id)})
             if alone:
                 event = await self._publish(
-                    conn, by, proposal_id, draft.bundle.digest, reason=draft.reason, alone=True
+                    conn, by, proposal_id, draft.bundle.digest, found, reason=draft.reason, alone=True
                 )
         return event, await self.proposal(proposal_id), found
 
@@ -215,7 +216,7 @@ class Publisher:
             raise PolicyRefusedError(cause="examination", metadata={"finding": found.refusals[0][:500]})
         await self._check_guard(proposal.bundle, active)
         async with transaction(self._pool) as conn:
-            event = await self._publish(conn, by, proposal_id, digest, reason=reason, alone=False)
+            event = await self._publish(conn, by, proposal_id, digest, found, reason=reason, alone=False)
         return event, await self.proposal(proposal_id)
 
     async def end(
@@ -294,8 +295,9 @@ class Publisher:
         return int(row["version"])
 
     async def _publish(
-        self, conn: Connection, by: Administrator, proposal_id: UUID, digest: str, *, reason: str, alone: bool
-    ) -> UUID:
+        self, conn: Connection, by: Administrator, proposal_id: UUID, digest: str, found: Examination,
+        *, reason: str, alone: bool,
+    ) -> UUID:  # fmt: skip
         version = await self._number(conn, by, proposal_id, digest, alone=alone)
         row = await conn.fetchrow(Q.proposal, proposal_id)
         if row is None:
@@ -307,6 +309,7 @@ class Publisher:
         seal = Seal(
             version, bundle.files.digest, bundle.tests_digest, how.value, base=row["base_version"],
             proposal=str(proposal_id), author=row["author"], approver="" if alone else by.key,
+            table=found.table,
         )  # fmt: skip
         signature = self._keys.sign({"typ": TYPE}, seal.claims(self._issuer, self._clock()))
         with translated():

@@ -1,6 +1,7 @@
 """Casbin gets the release's model and words that were understood; its own traps stay out of reach."""
 
 import ast
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import casbin
 import pytest
 
 import broker.policy
-from broker.policy import load
+from broker.policy import decision, load
 from broker.policy.engine import MODEL_SHA256, Engine, subject
 from broker.policy.rules import RuleBook
 from tests.policy.sample import FACTS, TEXTS, edited, files, findings, small
@@ -143,8 +144,32 @@ def test_files_are_checked_before_casbin_sees_them(monkeypatch):
 
 
 def test_loads_in_several_threads_take_turns():
-    """Casbin's parser does not stand two threads; loads wait for each other, whoever starts them."""
+    """Casbin's parser does not stand two threads; questions wait for each other, whoever asks them."""
     with ThreadPoolExecutor(4) as pool:
         policies = list(pool.map(lambda version: load(files(), str(version)), range(12)))
 
     assert [policy.version for policy in policies] == [str(i) for i in range(12)]
+
+
+def test_a_policy_is_loaded_while_another_thread_compares_for_long(monkeypatch):
+    """What comes into force waits for one question of another's comparison at most, not for its end."""
+    comparing, go_on = threading.Event(), threading.Event()
+    real = decision.verify
+
+    def slowly(*args, **options):
+        comparing.set()
+        assert go_on.wait(30)
+        return real(*args, **options)
+
+    with ThreadPoolExecutor(1) as pool:
+        monkeypatch.setattr(decision, "verify", slowly)
+        long = pool.submit(load, files(), "long")
+        try:
+            assert comparing.wait(30)
+            monkeypatch.setattr(decision, "verify", real)
+            with ThreadPoolExecutor(1) as other:
+                assert other.submit(load, files(), "short").result(timeout=20).version == "short"
+        finally:
+            go_on.set()
+
+        assert long.result().version == "long"

@@ -10,8 +10,9 @@ import pytest
 
 from broker.database import open_pool
 from broker.errors import LedgerUnavailableError, PolicyInvalidError, PolicyUnavailableError
-from broker.policy import PolicyHolder, PolicyStore, load, store
+from broker.policy import PolicyHolder, PolicyStore, store
 from broker.policy.bundle import Bundle
+from broker.policy.decision import compile_files
 from tests.policy.sample import FACTS, RULES, TEXTS, edited, files
 from tests.published import activate, force, force_signed, founding, seals
 from tests.published import store as store_of
@@ -352,7 +353,7 @@ class TestHolder:
         holder = PolicyHolder(clocked)
         await holder.refresh()
         with monkeypatch.context() as patched:
-            patched.setattr("broker.policy.store.load", lambda *_a, **_b: 1 / 0)
+            patched.setattr("broker.policy.store.compile_files", lambda *_a, **_b: 1 / 0)
             clocked.time += timedelta(days=1)
             await holder.refresh()
             with pytest.raises(PolicyUnavailableError):
@@ -372,7 +373,7 @@ class TestHolder:
         def dies(*_args, **_options):
             raise MemoryError
 
-        monkeypatch.setattr(store, "load", dies)
+        monkeypatch.setattr(store, "compile_files", dies)
         await holder.refresh()
 
         assert holder.current is held
@@ -390,9 +391,9 @@ class TestHolder:
             threads.append(threading.current_thread())
             building.set()
             go_on.wait(10)
-            return load(*args, **options)
+            return compile_files(*args, **options)
 
-        monkeypatch.setattr(store, "load", slowly)
+        monkeypatch.setattr(store, "compile_files", slowly)
         refresh = asyncio.create_task(holder.refresh())
         await asyncio.to_thread(building.wait, 10)
         meanwhile = email_level(holder)
@@ -407,7 +408,9 @@ class TestHolder:
         await activate(admin, files())
         builds = []
         monkeypatch.setattr(
-            store, "load", lambda *args, **options: builds.append(args[1]) or load(*args, **options)
+            store,
+            "compile_files",
+            lambda *args, **options: builds.append(args) or compile_files(*args, **options),
         )
         holder = PolicyHolder(store_of(access))
         tasks = [asyncio.create_task(holder.refresh()) for _ in range(50)]
@@ -426,13 +429,13 @@ class TestHolder:
         def slowly(*args, **options):
             building.set()
             go_on.wait(10)
-            return load(*args, **options)
+            return compile_files(*args, **options)
 
         holder = PolicyHolder(store_of(access))
-        monkeypatch.setattr(store, "load", slowly)
+        monkeypatch.setattr(store, "compile_files", slowly)
         early = asyncio.create_task(holder.refresh())
         await asyncio.to_thread(building.wait, 10)
-        monkeypatch.setattr(store, "load", load)
+        monkeypatch.setattr(store, "compile_files", compile_files)
         second = await activate(admin, OPEN)
         late = asyncio.create_task(holder.refresh())
         await asyncio.sleep(0)
@@ -453,8 +456,8 @@ class TestHolder:
             async def look(self):
                 return "1", datetime.now(UTC)
 
-            async def active(self):
-                return "1", Bundle.of(files(), {})
+            async def published(self):
+                return store.Published("1", Bundle.of(files(), {}), "")
 
         holder._store = Old(access, seals())
         await holder.refresh()

@@ -59,7 +59,7 @@ async def test_a_version_is_heard(desk, listening):
     await desk.publisher.approve(BORIS, proposal.proposal_id, proposal.digest, "")
     await until(lambda: listening.current.version == "2")
 
-    assert listening.current.table is ahead.table
+    assert listening.current.table is ahead._policy.table
 
 
 async def test_a_listener_that_was_dropped_comes_back(desk, listening):
