@@ -22,6 +22,7 @@ from broker.dev.world import World
 from broker.keys import SigningKeys
 from broker.policy import PolicyFiles
 from broker.policy.bundle import Bundle
+from broker.policy.store import MOST_AHEAD
 from broker.publishing import ChildExaminer, Draft
 from tests.bench.decision import files as sized
 from tests.published import ANNA, BORIS, founding, publisher
@@ -34,7 +35,10 @@ FROM broker.policy_worker AS w
 """
 WORKERS = 4
 
-LYING = 5.0
+WIDER = "broken glass"
+"""The way by which a version comes into force that an emergency or a rollback then narrows."""
+
+LYING = 3.0
 """Seconds that a proposal lies there while a person looks at it."""
 
 Act = Callable[[str], Awaitable[int]]
@@ -43,12 +47,14 @@ Act = Callable[[str], Awaitable[int]]
 
 async def run(*, quick: bool, say: Callable[[str], None]) -> dict:
     """Publishes versions in every way there is, and gives how late the last worker was, in milliseconds."""
-    rounds = 3 if quick else 20
+    rounds = 3 if quick else 15
     found: dict[str, dict] = {}
-    async with _desk() as (pool, acts):
-        for name, act in acts.items():
+    async with _desk() as (pool, ways):
+        for name, (before, act) in ways.items():
             late, calls = [], []
             for number in range(rounds):
+                for wider in range(before):
+                    await _late(pool, await ways[WIDER][1](f"{name} {number} {wider}"))
                 began = time.monotonic()
                 version = await act(f"{name} {number}")
                 calls.append(time.monotonic() - began)
@@ -62,8 +68,8 @@ async def run(*, quick: bool, say: Callable[[str], None]) -> dict:
 
 
 @asynccontextmanager
-async def _desk() -> AsyncIterator[tuple[object, dict[str, Act]]]:
-    """Gives a company with two brokers: a pool, and the acts by which policies come into force."""
+async def _desk() -> AsyncIterator[tuple[object, dict[str, tuple[int, Act]]]]:
+    """Gives a company with two brokers: a pool, and the ways into force, each after so many wider versions."""
     async with (
         World.start(None, customers=20, workers=2, fsync=True) as world,
         replica(world, "second", workers=2),
@@ -101,31 +107,33 @@ async def _desk() -> AsyncIterator[tuple[object, dict[str, Act]]]:
             return done.version
 
         async def back(_note: str) -> int:
-            newest = int(await admin.fetchval("SELECT broker.active_policy_version()"))
-            # Five back: what those before the last few compiled is kept by no worker any more.
-            _, done, found = await acts.roll_back(ANNA, newest - 5, "bench")
+            _, done, found = await acts.roll_back(ANNA, 1, "bench")
             assert done is not None, found.refusals
             assert done.version, found.widening
             return done.version
+
+        async def wider(note: str) -> int:
+            texts = dict(shipped.files.texts)
+            texts["limits.yaml"] = texts["limits.yaml"].replace("{per_hour: 40", "{per_hour: 41")
+            return await broken(note, PolicyFiles.from_mapping(texts))
 
         async def broken(note: str, files: PolicyFiles = shipped.files) -> int:
             bundle = commented(note, files)
             version, _ = await glass.break_glass(bundle, by="bench", reason="bench", despite_refusals=True)
             return version
 
-        yield (
-            admin,
-            {
-                "approved after some seconds": lambda note: approved(note, LYING),
-                "approved at once": lambda note: approved(note, 0.0),
-                "emergency, alone": alone,
-                "rollback": back,
-                "broken glass": broken,
-                "broken glass, every file": lambda note: broken(note, everywhere(note)),
-                "broken glass, 1,000 rules": lambda note: broken(note, sized(1000)),
-                "broken glass, 10,000 rules": lambda note: broken(note, sized(10000)),
-            },
-        )
+        ways: dict[str, tuple[int, Act]] = {
+            "approved after some seconds": (0, lambda note: approved(note, LYING)),
+            "approved at once": (0, lambda note: approved(note, 0.0)),
+            "emergency, alone": (1, alone),
+            # After more than a worker keeps compiled, else it would still have the one that comes back.
+            "rollback": (MOST_AHEAD, back),
+            WIDER: (0, wider),
+            "broken glass, every file": (0, lambda note: broken(note, everywhere(note))),
+            "broken glass, 1,000 rules": (0, lambda note: broken(note, sized(1000))),
+            "broken glass, 10,000 rules": (0, lambda note: broken(note, sized(10000))),
+        }
+        yield admin, ways
         await admin.close()
         await owner.close()
 

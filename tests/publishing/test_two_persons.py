@@ -159,7 +159,7 @@ async def changes_nothing(_question):
 
 @pytest.mark.attack("C14")
 async def test_what_narrows_nothing_is_no_emergency(desk):
-    """Who changes nothing publishes nothing alone: else a copy of what is in force ends everybody's proposals."""
+    """Who changes nothing publishes nothing alone: else a copy of what is in force ends all proposals."""
     _, of_another, _ = await desk.publisher.propose(BORIS, draft())
     idle = publisher(desk.admin, examine=changes_nothing)
     _, again, _ = await idle.propose(ANNA, draft(files(), alone=True))
