@@ -69,7 +69,7 @@ async def run(*, quick: bool, say: Callable[[str], None]) -> dict:
 
 @asynccontextmanager
 async def _desk() -> AsyncIterator[tuple[object, dict[str, tuple[int, Act]]]]:
-    """Gives a company with two brokers: a pool, and the ways into force, each after so many wider versions."""
+    """Gives two brokers' database, and the ways into force, each with how many wider versions come before."""
     async with (
         World.start(None, customers=20, workers=2, fsync=True) as world,
         replica(world, "second", workers=2),
@@ -85,7 +85,7 @@ async def _desk() -> AsyncIterator[tuple[object, dict[str, tuple[int, Act]]]]:
             """Changes every file that takes time to read; whatever was read of the last one helps nothing."""
             texts = dict(shipped.files.texts)
             texts["catalog.yaml"] = texts["catalog.yaml"].replace("\n...", f"\n# {note}\n...")
-            tool = f"g, spiffe://broker.dev/admin/{note.replace(' ', '-')}, auditor\n# end\n"
+            tool = f"g, spiffe://broker.dev/admin/bench-{note.rsplit(maxsplit=1)[-1]}, auditor\n# end\n"
             texts["admin.csv"] = texts["admin.csv"].replace("# end\n", tool)
             return PolicyFiles.from_mapping(texts)
 
