@@ -35,7 +35,11 @@ MAX_EVENT_BYTES = 64 * 1024
 """Longest event: a ticket with 50 customers and 50 assignments of the longest names fits."""
 
 MAX_SNAPSHOT = 200_000
-"""Most tickets of a snapshot; it is held in memory until it is complete, some 100 MB at the most."""
+MAX_SNAPSHOT_BYTES = 128 * 1024 * 1024
+"""Most tickets of a snapshot, and the most that they say together: it is held until it is complete.
+
+With one customer and one assignee a ticket is 400 bytes: 200,000 are held in 110 MB, at the most 170 MB are.
+"""
 
 HEARTBEAT_TOLERANCE = timedelta(seconds=60)
 """How far a heartbeat's time may be from the database's clock; a kept one is worth no more than that."""
@@ -174,6 +178,7 @@ class TicketFeed:
         end: SnapshotEnd | None = None
         seqs: set[int] = set()
         tickets: dict[str, str] = {}
+        held = 0
         async for part in parts:
             if not 1 <= len(part) <= MAX_BATCH:
                 raise refuse("events", f"are not 1 to {MAX_BATCH}")
@@ -188,9 +193,12 @@ class TicketFeed:
                     continue
                 if not isinstance(event, TicketEvent) or not event.complete or event.ticket_id in tickets:
                     raise refuse(f"events[{n}]", "is no ticket, or one that the snapshot has named")
-                tickets[event.ticket_id] = json.dumps(_row(event, feed, f"events[{n}]"))
-            if len(tickets) > MAX_SNAPSHOT:
-                raise refuse("events", f"are more than {MAX_SNAPSHOT} tickets")
+                row = json.dumps(_row(event, feed, f"events[{n}]"))  # ASCII: as many bytes as characters
+                tickets[event.ticket_id] = row
+                held += len(row)
+                if len(tickets) > MAX_SNAPSHOT or held > MAX_SNAPSHOT_BYTES:
+                    most = f"{MAX_SNAPSHOT} tickets or {MAX_SNAPSHOT_BYTES} bytes"
+                    raise refuse("events", f"are more than {most}")
         # The end's number and the one `seq` of all are what make the signed parts one signed whole.
         if feed is None or end is None or end.tickets != len(tickets) or seqs != {end.seq}:
             raise refuse("events", "are no complete snapshot")

@@ -15,6 +15,7 @@ from broker.dev.helpdesk import Helpdesk, assignment
 from broker.errors import EventConflictError, RequestMalformedError, TokenInvalidError
 from broker.model import Relation, TicketStatus
 from broker.tickets import Outcome, TicketFeed
+from broker.tickets import feed as feed_module
 from broker.tickets.events import EVENT_TYPE
 from tests.tickets.conftest import ALICE, BOB, FEED_ID, World, settings_of
 
@@ -536,6 +537,27 @@ class TestResync:
 
         assert await world.admin.fetchval("SELECT bool_and(resync_seq IS NULL) FROM broker.feed")
         assert ((answer := await world.resync([one, two, end])).tickets, answer.closed) == (2, 0)
+
+    async def test_too_long(self, world, monkeypatch):
+        """A snapshot is refused where it has grown too long to be held, before its end has come."""
+        await world.send(*(opened(world, f"T-{n}", customers=["7" * 100]) for n in range(9)))
+        world.helpdesk.close("T-0")
+        snapshot = world.helpdesk.snapshot()
+        length = sum(len(token) for token in snapshot)
+        monkeypatch.setattr(feed_module, "MAX_SNAPSHOT_BYTES", length // 4)
+
+        async def stream():
+            yield snapshot[:6]
+            raise AssertionError("more was asked for")
+
+        with pytest.raises(RequestMalformedError) as refused:
+            await world.feed.resync(world.peer, stream())
+
+        assert "bytes" in refused.value.cause
+        assert await world.admin.fetchval("SELECT bool_and(resync_seq IS NULL) FROM broker.feed")
+        # (control: within the bound it is taken)
+        monkeypatch.setattr(feed_module, "MAX_SNAPSHOT_BYTES", length)
+        assert (await world.resync(snapshot)).tickets == 8
 
     async def test_empty(self, world):
         """A snapshot of no open ticket closes all, of this feed alone."""
