@@ -69,6 +69,11 @@ class Catalog:
         """Gives all fields by full name."""
         return {f.full_name: f for k in self.kinds.values() for f in k.fields.values()}
 
+    def place_of(self, field: Field) -> str:
+        """Gives where a field's data lie, `<schema>.<table>.<column>`: the same data under whatever name."""
+        kind = self.kinds[field.kind]
+        return f"{kind.schema}.{kind.table}.{field.column}"
+
     @cached_property
     def root(self) -> Kind:
         """Gives the kind whose key is the customer's."""

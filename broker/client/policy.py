@@ -54,7 +54,7 @@ class PolicyClient(AdminPort):
             policy: files and tests.
             reason: why, for the approver and the ledger.
             base_version: the version that it is meant to follow; empty: whichever is in force.
-            replaces_tests: the tests of the version in force need not pass; counts as widening.
+            replaces_tests: tests of the version in force may fail; what holds of them stays, or it widens.
             emergency: bring it into force at once, where it only narrows.
         """
         request = pb.ProposeRequest(

@@ -7,6 +7,7 @@
     child.py, tasks.py   both ends of such a process, within bounds of time and memory
     publisher.py    propose, approve, reject, withdraw, roll back: each one transaction with its event
     verdicts.py     what the database says of a proposal, as refusals
+    catalogs.py     what catalogs that were in force called data
     guard.py        whether the installed guard covers a catalog
     founding.py     version 1 on a new database, and the broken glass
     reading.py      proposals, versions and workers, for people who look

@@ -187,6 +187,7 @@ def _examination(question: Question) -> dict[str, Any]:
         "task": "examine",
         "candidate": _texts(question.candidate),
         "active": _texts(question.active) if question.active else None,
+        "before": list(question.before),
         "today": question.today.isoformat(),
         "methods": sorted(question.methods),
         "replaces_tests": question.replaces_tests,

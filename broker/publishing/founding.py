@@ -65,7 +65,8 @@ class Founding:
         self._clock = clock
         self._methods = frozenset(methods)
         self._examine = examine
-        self._check_guard = GuardCheck(Reading(pool), unknown_passes=True)
+        self._reading = Reading(pool)
+        self._check_guard = GuardCheck(self._reading, unknown_passes=True)
 
     async def found(self, bundle: Bundle, *, by: str) -> bool:
         """Makes a policy version 1 of a new database; false where there is a version already.
@@ -133,7 +134,8 @@ class Founding:
         return version, refusals
 
     async def _examined(self, bundle: Bundle, *, thorough: bool) -> Examination:
-        question = Question(bundle, None, self._today(), self._methods, thorough=thorough)
+        before = await self._reading.catalogs()
+        question = Question(bundle, None, self._today(), before, self._methods, thorough=thorough)
         return await self._examine(question)
 
     def _today(self) -> date:

@@ -2,15 +2,18 @@
 
 Invariants:
 - whatever cannot be told counts against the candidate: what was not compared widens;
-- nobody alone takes away what others check with: a right on the admin port that somebody loses and a test
-  that is gone, because somebody took it out though it holds or took out a word of it, count as widening;
+- nobody alone takes away what others check with: a right on the admin port that somebody loses and whatever
+  holds of a test and is not asked any more, because somebody took it out or took out a word of it, count as
+  widening;
+- what counted as contact data or as sensitive in a version that was in force is tested as such for ever;
+- an approver reads first which checks become weaker, however much else is told;
 - nobody is locked out by a version: its author could still propose (or roll back), its approver approve, and
   some group and some certificate can do either.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from typing import Any
@@ -22,6 +25,7 @@ from broker.policy.bundle import Bundle
 from broker.policy.compare import Area, Direction, compare
 from broker.policy.lint import lint
 from broker.policy.table_digest import table_digest
+from broker.publishing.catalogs import came_back, catalogs_of
 from broker.publishing.standing import stand
 
 PROPOSE = "/broker.v1.PolicyService/Propose"
@@ -37,6 +41,9 @@ MOST_SENTENCES = 200
 
 SILENCED = "nobody alone takes a right away from administrators"
 """Begins the sentence on a right of the admin port that somebody loses."""
+
+NEUTRAL = "changes nobody's access"
+"""Begins the sentence on what is new or otherwise without effect, until a rule speaks of it."""
 
 Say = Callable[[str], None]
 
@@ -56,6 +63,7 @@ class Question:
     candidate: Bundle
     active: Bundle | None
     today: date
+    before: Sequence[str] = ()  # the catalogs that were in force, newest first
     methods: Collection[str] = ()  # full names of the RPCs that admin.csv must decide on
     replaces_tests: bool = False
     restores: bool = False  # it rolls back: the content of a version that was in force
@@ -118,20 +126,25 @@ def examine(question: Question, say: Say = lambda _text: None) -> Examination:
         policy = load(candidate, "candidate", thorough=question.thorough, today=question.today)
     except PolicyInvalidError as exc:
         return Examination(refusals=tuple(exc.findings[:MOST_SENTENCES]))
-    widening, narrowing = _compared(question, policy, say)
+    active, unread = _active(question)
+    before, forgotten = catalogs_of(question.before)
+    returned = came_back(policy.catalog, active.catalog, before) if active else []
+    changes = _compared(active, policy, say)
     say("Running the tests")
-    tests = stand(policy, question.candidate, question.active)
+    tests = stand(policy, question.candidate, question.active, active.catalog if active else None, before)
     refusals = [*_locked_out(policy.admin, question), *tests.failures]
+    weaker = [*changes.silenced, *tests.lost, *tests.dropped, *returned]
+    wider, narrowing = [*unread, *forgotten, *changes.wider], list(changes.narrower)
     if not question.replaces_tests:
-        refusals += [*tests.outdated, *tests.lost]
-    elif widening:  # then they may have failed for that
-        widening += tests.outdated
+        refusals += [*tests.outdated, *tests.broken, *tests.lost]
+    elif wider or weaker or tests.broken:  # then they may have failed for that
+        weaker += [*tests.broken, *tests.outdated]
     else:
         narrowing += tests.outdated
     return Examination(
         refusals=tuple(refusals[:MOST_SENTENCES]),
-        warnings=tuple(warnings),
-        widening=_some([*widening, *tests.lost, *tests.dropped]),
+        warnings=(*warnings, *_some(changes.neutral)),
+        widening=(*_some(weaker), *_some(wider)),
         narrowing=_some(narrowing),
         facts={
             "rules": len(policy.book.rules),
@@ -145,23 +158,42 @@ def examine(question: Question, say: Say = lambda _text: None) -> Examination:
     )
 
 
-def _compared(question: Question, candidate: Policy, say: Say) -> tuple[list[str], list[str]]:
-    """Says what becomes wider, or might, and what narrower."""
+@dataclass(frozen=True, slots=True)
+class _Changes:
+    """What a comparison says, as the gate takes it."""
+
+    wider: Sequence[str] = ()
+    silenced: Sequence[str] = ()  # rights on the admin port that somebody loses
+    narrower: Sequence[str] = ()
+    neutral: Sequence[str] = ()
+
+
+def _active(question: Question) -> tuple[Policy | None, list[str]]:
+    """Gives what is in force, or why it cannot be compared with."""
     if question.active is None:
-        return ["there is nothing in force to compare with"], []
+        return None, ["there is nothing in force to compare with"]
     try:
-        active = load(question.active.files, "active", today=question.today)
+        return load(question.active.files, "active", today=question.today), []
     except PolicyInvalidError:
-        return ["the version in force cannot be read by this release, so nothing could be compared"], []
+        return None, ["the version in force cannot be read by this release, so nothing could be compared"]
+
+
+def _compared(active: Policy | None, candidate: Policy, say: Say) -> _Changes:
+    """Says what becomes wider, or might, what narrower, and what changes nobody's access."""
+    if active is None:
+        return _Changes()
     found = compare(active, candidate, say)
-    wider = [*found.going(Direction.WIDENING), *found.going(Direction.UNDECIDABLE)]
     narrower = found.going(Direction.NARROWING)
-    # Whoever stops agents, looks at the ledger or approves is a check on the author.
-    silenced = [f"{SILENCED}: {c.sentence}" for c in narrower if c.area is Area.ADMIN]
-    return [*(c.sentence for c in wider), *silenced], [c.sentence for c in narrower]
+    return _Changes(
+        [c.sentence for d in (Direction.WIDENING, Direction.UNDECIDABLE) for c in found.going(d)],
+        # Whoever stops agents, looks at the ledger or approves is a check on the author.
+        [f"{SILENCED}: {c.sentence}" for c in narrower if c.area is Area.ADMIN],
+        [c.sentence for c in narrower],
+        [f"{NEUTRAL}: {c.sentence}" for c in found.going(Direction.NEUTRAL)],
+    )
 
 
-def _some(sentences: list[str]) -> tuple[str, ...]:
+def _some(sentences: Sequence[str]) -> tuple[str, ...]:
     """Keeps a report readable: so many sentences, and that there are more."""
     if len(sentences) <= MOST_SENTENCES:
         return tuple(sentences)

@@ -6,14 +6,10 @@ shape with their reader's rights and say it in the broker's database.
 
 from __future__ import annotations
 
-from contextlib import suppress
-
-from broker.catalog import Catalog
 from broker.errors import GuardBehindError
 from broker.policy.bundle import Bundle
-from broker.policy.catalog_reader import read_catalog
 from broker.policy.files import CATALOG
-from broker.policy.findings import Findings, TooManyFindingsError
+from broker.publishing.catalogs import catalog_of
 from broker.publishing.reading import Reading
 from broker.records import guard_shape, uncovered
 
@@ -40,10 +36,10 @@ class GuardCheck:
         Raises:
             GuardBehindError: it does not, or nobody knows; the metadata says what is lacking.
         """
-        catalog = _catalog(bundle)
+        catalog = catalog_of(bundle.files.texts[CATALOG])
         if catalog is None:  # it was examined before
             raise GuardBehindError(cause="no catalog", metadata={"finding": "its catalog cannot be read"})
-        served = _catalog(active) if active else None
+        served = catalog_of(active.files.texts[CATALOG]) if active else None
         if served and not uncovered(guard_shape(served), catalog):
             return
         shape = await self._reading.guard(FRESH)
@@ -53,11 +49,3 @@ class GuardCheck:
             raise GuardBehindError(cause="no report", metadata={"finding": UNKNOWN})
         if lacking := uncovered(shape, catalog):
             raise GuardBehindError(cause="uncovered", metadata={"finding": "; ".join(lacking)[:1000]})
-
-
-def _catalog(bundle: Bundle) -> Catalog | None:
-    findings = Findings()
-    with suppress(TooManyFindingsError):
-        catalog = read_catalog(bundle.files.texts[CATALOG], findings)
-        return None if len(findings) else catalog
-    return None

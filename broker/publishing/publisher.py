@@ -130,7 +130,7 @@ class Publisher:
             "urgent": draft.alone,
             "restores": draft.restores is not None,
         }
-        found = await self._examine(self._question(draft.bundle, active, by, **more))
+        found = await self._examine(await self._question(draft.bundle, active, by, **more))
         detail = {"digest": draft.bundle.digest, "why": draft.reason, "widens": found.widens}
         if found.refusals:
             async with transaction(self._pool) as conn:
@@ -210,7 +210,7 @@ class Publisher:
             raise SecondPersonError(cause="author")
         restores = proposal.restores_version is not None
         found = await self._examine(
-            self._question(proposal.bundle, active, by, approves=True, restores=restores)
+            await self._question(proposal.bundle, active, by, approves=True, restores=restores)
         )
         if found.refusals:
             raise PolicyRefusedError(cause="examination", metadata={"finding": found.refusals[0][:500]})
@@ -349,7 +349,7 @@ class Publisher:
         await append_events(conn, [event], door=ADMIN_DOOR)
         return event.id
 
-    def _question(
+    async def _question(
         self,
         bundle: Bundle,
         active: Bundle | None,
@@ -364,6 +364,7 @@ class Publisher:
         return Question(
             candidate=bundle,
             active=active,
+            before=await self._reading.catalogs(),
             today=datetime.fromtimestamp(self._clock(), UTC).date(),
             methods=self._methods,
             replaces_tests=replaces_tests or approves,  # what it replaces was told when it was proposed

@@ -60,6 +60,12 @@ class Reading:
             rows = await conn.fetch(Q.list_versions, before, size + 1)
         return [_version(row) for row in rows[:size]], len(rows) > size
 
+    async def catalogs(self) -> tuple[str, ...]:
+        """Gives the catalogs that were in force since the glass was broken last, newest first."""
+        async with connection(self._pool) as conn:
+            rows = await conn.fetch(Q.catalogs)
+        return tuple(row["catalog"] or "" for row in rows)
+
     async def workers(self) -> list[Worker]:
         """Gives what every worker said last."""
         async with connection(self._pool) as conn:

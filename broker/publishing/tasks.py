@@ -52,6 +52,7 @@ def _examine(task: Task) -> dict[str, Any]:
     question = Question(
         candidate=bundle_of(task["candidate"]),
         active=bundle_of(task["active"]) if task["active"] else None,
+        before=tuple(task["before"]),
         today=_today(task),
         methods=task["methods"],
         replaces_tests=task["replaces_tests"],

@@ -61,6 +61,15 @@ WHERE $1::bigint IS NULL OR v.version < $1
 ORDER BY v.version DESC
 LIMIT $2;
 
+-- name: catalogs
+-- Gives each catalog that was in force since the glass was broken last, newest first.
+SELECT v.files ->> 'catalog.yaml' AS catalog
+FROM broker.policy_version AS v
+WHERE
+    v.version >= coalesce((SELECT max(b.version) FROM broker.policy_version AS b WHERE b.how = 'break-glass'), 0)
+GROUP BY v.files ->> 'catalog.yaml'
+ORDER BY max(v.version) DESC;
+
 -- name: workers
 -- Gives what each worker said last.
 SELECT w.worker, w.version, w.confirm_time, w.guard::text AS guard, w.guard_time

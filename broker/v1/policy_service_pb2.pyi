@@ -221,11 +221,13 @@ class Examination(_message.Message):
 
     @_builtins.property
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Output only. What should be looked at."""
+        """Output only. What should be looked at, and what changes nobody's access."""
 
     @_builtins.property
     def widening(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Output only. What becomes wider than it is, or might; such a policy needs a second person."""
+        """Output only. What becomes wider than it is, or might, and before that which checks become weaker; such a
+        policy needs a second person.
+        """
 
     @_builtins.property
     def narrowing(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -426,7 +428,9 @@ class ProposeRequest(_message.Message):
     base_version: _builtins.str
     """The version that it is meant to follow; empty: whichever is in force."""
     replaces_tests: _builtins.bool
-    """Whether the tests of the version in force need not pass any more. Counts as widening where they fail."""
+    """Whether the tests of the version in force need not pass any more. What still holds of one that fails counts as
+    widening where no test of this policy asks for it; so does all that fails, where anything widens.
+    """
     emergency: _builtins.bool
     """Whether to bring it into force at once, without a second person; only done where something becomes
     narrower and nothing wider, and no right of administrators and no test is taken away.

@@ -209,6 +209,18 @@ class TestCatalog:
                 f"tier1, {USUAL}: customer.phone masked -> clear",
             ),
             (
+                "phone: {column: phone, class: contact",
+                "phone: {column: phone, class: profile",
+                "widening",
+                "customer.phone: class contact -> profile; rights and tests follow the new class",
+            ),
+            (
+                "phone: {column: phone, class: contact",
+                "fax: {column: phone, class: contact",
+                "widening",
+                "customer.fax is another name for customer.phone; no test of that asks for it",
+            ),
+            (
                 "      phone: {column: phone, class: contact, mask: phone}\n",
                 "",
                 "narrowing",
@@ -226,6 +238,42 @@ class TestCatalog:
     def test_change_is_told(self, old, new, direction, sentence):
         """Each change of the catalog has its sentence, on its side."""
         assert sentence in sentences(small(), with_edit("catalog.yaml", old, new), direction=direction)
+
+    def test_contact_data_by_its_masks(self):
+        """Where the last mask of a class that says so goes, every field of it is named."""
+        masks = CATALOG.replace("mask: email", "mask: text").replace("mask: phone", "mask: tail")
+        new = load(files(catalog_yaml=masks), "2")
+
+        assert (
+            "customer.email, customer.phone: no contact data any more, by the masks of their class"
+            in sentences(small(), new)
+        )
+
+    @pytest.mark.attack("C14")
+    @pytest.mark.parametrize(
+        ("old", "new", "sentence"),
+        [
+            ("column: imei", "column: iban", ": other data show under this name, column imei -> iban"),
+            ("mask: tail", "mask: text", ", mask tail -> text: masked values show the first letter now"),
+            (
+                "class: device", "class: gear",
+                ": class device -> gear; rights and tests follow the new class",
+            ),
+        ],
+    )  # fmt: skip
+    def test_what_changes_behind_a_name_is_told_before_anybody_sees_it(self, old, new, sentence):
+        """The rule that shows it some day is read by that name, as what it was when the name was given."""
+        text = (
+            files()
+            .texts["catalog.yaml"]
+            .replace("  contact: {", "  device: {about: It.}\n  gear: {about: More.}\n  contact: {")
+        )
+        tablet = "fields:\n      tablet: {column: imei, class: device, mask: tail}\n"
+        text = text.replace("fields:\n", tablet, 1)
+        assert old in text
+
+        before, now = (load(files(catalog_yaml=t), "1") for t in (text, text.replace(old, new, 1)))
+        assert sentences(before, now) == [f"customer.tablet{sentence}"]
 
     def test_what_no_rule_reaches_is_neutral(self):
         """A field of a class that no rule speaks of opens nothing yet; the rule that comes later does."""
@@ -262,7 +310,7 @@ class TestCatalog:
                 "invoice: other records show, its link was customer_id and is seller_id",
             ),
             # A cap is of the kind's own rows: those of what hangs on it are counted by themselves.
-            ("rows: 50", "rows: 500", "neutral", "invoice: at most 50 rows of a customer -> 500"),
+            ("rows: 50", "rows: 500", "widening", "invoice: at most 50 rows of a customer -> 500"),
         ],
     )
     def test_kind_on_which_a_readable_one_hangs(self, old, new, direction, sentence):

@@ -56,6 +56,14 @@ async def desk(database: Database) -> AsyncIterator[Desk]:
     await access.close()
 
 
+@pytest.fixture
+async def owner(database: Database) -> AsyncIterator[asyncpg.Pool]:
+    """Gives a pool of the role that breaks the glass."""
+    pool = await open_pool(database.dsn("broker_owner"), name="test", max_size=2)
+    yield pool
+    await pool.close()
+
+
 def draft(policy=OPEN, **more) -> Draft:
     """Makes a draft."""
     return Draft(**({"bundle": Bundle.of(policy, {}), "reason": "a test", "base": 0} | more))

@@ -31,14 +31,6 @@ async def admin(database):
     await pool.close()
 
 
-@pytest.fixture
-async def owner(database):
-    """Gives a pool of the role that breaks the glass."""
-    pool = await open_pool(database.dsn("broker_owner"), name="test", max_size=2)
-    yield pool
-    await pool.close()
-
-
 @pytest.mark.parametrize(
     ("policy", "tests", "why"),
     [

@@ -96,13 +96,18 @@ def test_tests_hold():
 
 
 def test_tests_replaced():
-    """What only takes away outdates tests without widening; beside a widening their loss counts, too."""
-    narrower = examine(asked(governed(*SHUT), active_tests=MASKED, replaces_tests=True))
+    """What only takes away outdates what a test says of that; beside a widening all of it counts."""
+    edited = {"tests/a.yaml": TEST.replace("masked:", "not_clear:")}
+    shut = {"active_tests": MASKED, "replaces_tests": True}
+    narrower = examine(asked(governed(*SHUT), tests=edited, **shut))
+    dropped = examine(asked(governed(*SHUT), **shut))
     opened = ("contact, masked, allow", "profile, masked, allow\n" + MORE)
     wider = examine(asked(governed(*opened), active_tests=MASKED, replaces_tests=True))
 
     assert (narrower.refusals, narrower.widens) == ((), False)
     assert any("does not pass" in text for text in narrower.narrowing)
+    [told] = [text for text in dropped.widening if "asks less" in text]  # that nobody reads it in clear
+    assert told.endswith(": tier 1 sees the address masked: customer.email at most masked")
     assert any("does not pass" in text for text in wider.widening)
 
 

@@ -25,7 +25,8 @@ def propose(
     replace_tests: Annotated[
         bool,
         typer.Option(
-            "--replace-tests", help="The tests of the version in force need not pass; counts as widening."
+            "--replace-tests",
+            help="Tests of the version in force may fail; what still holds of them stays, or it widens.",
         ),
     ] = False,
     emergency: Annotated[
@@ -37,7 +38,8 @@ def propose(
     """Propose a folder of policy files and their tests; another person approves it.
 
     The broker examines it first: findings, tests, what becomes wider and what narrower. What fails is told
-    and not stored. What only narrows can be in force at once with --emergency, and the ledger says so.
+    and not stored. What narrows and widens nothing can be in force at once with --emergency, and the
+    ledger says so.
 
     \b
     Example:

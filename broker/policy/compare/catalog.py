@@ -1,11 +1,14 @@
 """What a changed catalog means: columns that become readable, masks, caps and labels.
 
 Invariants:
-- another column, table, key or link behind a name is a widening: other data show under it, and under
-  the names of the kinds that are reached by way of it;
-- every change of a mask is a widening and a narrowing: of two masks, each shows of some value a part
+- whatever changes behind a name that people know is a widening, whether anybody sees it today or not:
+  the rule that shows it some day will be read by that name;
+- another column, table, key or link: other data show under it, and under the names of the kinds that are
+  reached by way of it; another name for the same column, as well;
+- every change of a mask, and it narrows where it is seen: of two masks, each shows of some value a part
   that the other hides (tests hold every pair against `masking.py`), so none is simply the stricter;
-- what no rule allows to anybody is neutral, until a rule does: then that is the widening.
+- every change of a class: rules and tests follow classes, so what was asked of the old one is not any more;
+- what is new, and no rule allows to anybody, is neutral, until a rule does: then that is the widening.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from typing import TYPE_CHECKING
 from broker.catalog import Catalog, Field, Kind, Mask
 from broker.model import Level
 from broker.policy.compare.change import Area, Change, Direction
+from broker.policy.lint.catalog import contact_classes
 
 if TYPE_CHECKING:
     from broker.policy.decision import Policy
@@ -37,6 +41,7 @@ def compare_catalogs(old: Policy, new: Policy) -> Iterator[Change]:
     for name in dict.fromkeys((*new.catalog.kinds, *old.catalog.kinds)):
         yield from _kind(name, old, new)
     yield from _classes(old.catalog, new.catalog)
+    yield from _contact(old.catalog, new.catalog)
     for what, before, now in (
         ("purpose", tuple(old.catalog.purposes), tuple(new.catalog.purposes)),
         ("ticket kind", old.catalog.ticket_kinds, new.catalog.ticket_kinds),
@@ -53,8 +58,6 @@ def compare_catalogs(old: Policy, new: Policy) -> Iterator[Change]:
 def _kind(name: str, old: Policy, new: Policy) -> Iterator[Change]:
     before, now = old.catalog.kinds.get(name), new.catalog.kinds.get(name)
     if before is not None and now is not None:
-        reached = _seen(new, now)
-        through = WIDENING if any(_seen(new, kind) for kind in _below(new.catalog, now)) else NEUTRAL
         for what, was, is_now in (
             ("table", f"{before.schema}.{before.table}", f"{now.schema}.{now.table}"),
             ("key", before.key, now.key),
@@ -63,9 +66,10 @@ def _kind(name: str, old: Policy, new: Policy) -> Iterator[Change]:
         ):
             if was != is_now:
                 text = f"{name}: other records show, its {what} was {was or 'none'} and is {is_now or 'none'}"
-                yield _change(through, text, kind=name, what=what, old=was, new=is_now)
+                yield _change(WIDENING, text, kind=name, what=what, old=was, new=is_now)
         if before.rows != now.rows:  # of this kind alone: what hangs on it has a cap of its own
-            direction = (WIDENING if now.rows > before.rows else NARROWING) if reached else NEUTRAL
+            less = NARROWING if _seen(new, now) else NEUTRAL
+            direction = WIDENING if now.rows > before.rows else less
             text = f"{name}: at most {before.rows} rows of a customer -> {now.rows}"
             yield _change(direction, text, kind=name, what="rows", old=before.rows, new=now.rows)
     for field in dict.fromkeys((*_fields(now), *_fields(before))):
@@ -80,19 +84,22 @@ def _field(name: str, before: Field | None, now: Field | None, old: Policy, new:
     if now is None or before is None:
         side, field = (old, before) if now is None else (new, now)
         if field is not None:
-            kind = side.catalog.kinds[field.kind]
             direction = (NARROWING if now is None else WIDENING) if _reached(side, field) else NEUTRAL
-            place = f"column {kind.schema}.{kind.table}.{field.column}, class {field.field_class}"
+            place = f"column {side.catalog.place_of(field)}, class {field.field_class}"
             text = f"field {name} is gone ({place})" if now is None else f"new field {name} ({place})"
             yield _change(direction, text, field=name)
+            if now is not None and (known := _named(old.catalog, new.catalog.place_of(now))):
+                text = f"{name} is another name for {', '.join(known)}; no test of that asks for it"
+                yield _change(WIDENING, text, field=name, known_as=known)
         return
-    reached = _reached(new, now)
     if before.column != now.column:
         text = f"{name}: other data show under this name, column {before.column} -> {now.column}"
-        yield _change(WIDENING if reached else NEUTRAL, text, field=name, old=before.column, new=now.column)
+        yield _change(WIDENING, text, field=name, old=before.column, new=now.column)
     if before.field_class != now.field_class:
-        text = f"{name}: class {before.field_class} -> {now.field_class}; its rights follow the new class"
-        yield _change(NEUTRAL, text, field=name, old=before.field_class, new=now.field_class)
+        text = (
+            f"{name}: class {before.field_class} -> {now.field_class}; rights and tests follow the new class"
+        )
+        yield _change(WIDENING, text, field=name, old=before.field_class, new=now.field_class)
         was, is_now = (f.field_class in p.catalog.sensitive_classes for f, p in ((before, old), (now, new)))
         if was != is_now:
             yield _sensitive(f"{name}", sensitive=is_now)
@@ -100,7 +107,7 @@ def _field(name: str, before: Field | None, now: Field | None, old: Policy, new:
         seen = _reached(new, now, Level.MASKED)
         masks = {"field": name, "old": before.mask.value, "new": now.mask.value}
         text = f"{name}, mask {before.mask} -> {now.mask}: masked values show"
-        yield _change(WIDENING if seen else NEUTRAL, f"{text} {SHOWS[now.mask]} now", **masks)
+        yield _change(WIDENING, f"{text} {SHOWS[now.mask]} now", **masks)
         if seen:
             yield _change(NARROWING, f"{text} {SHOWS[before.mask]} no longer", **masks)
 
@@ -115,6 +122,19 @@ def _classes(old: Catalog, new: Catalog) -> Iterator[Change]:
             yield _sensitive(f"field class {name}", sensitive=name in new.sensitive_classes)
         elif old.field_classes[name] != new.field_classes[name]:
             yield _change(NEUTRAL, f"field class {name}: its description changed", field_class=name)
+
+
+def _contact(old: Catalog, new: Catalog) -> Iterator[Change]:
+    """Tells of fields that hold contact data no more, as far as the masks of their classes tell."""
+    were, are = ({n for n, f in c.fields.items() if f.field_class in contact_classes(c)} for c in (old, new))
+    if gone := sorted((were - are) & new.fields.keys()):
+        text = f"{', '.join(gone)}: no contact data any more, by the masks of their class"
+        yield _change(WIDENING, text, fields=gone)
+
+
+def _named(catalog: Catalog, place: str) -> list[str]:
+    """Gives the fields that show the same data."""
+    return [name for name, field in catalog.fields.items() if catalog.place_of(field) == place]
 
 
 def _sensitive(what: str, *, sensitive: bool) -> Change:
@@ -137,14 +157,6 @@ def _reached(policy: Policy, field: Field, level: Level | None = None) -> bool:
 def _seen(policy: Policy, kind: Kind) -> bool:
     """Says whether any rule allows any field of the kind."""
     return any(_reached(policy, field) for field in kind.fields.values())
-
-
-def _below(catalog: Catalog, top: Kind) -> Iterator[Kind]:
-    """Gives the kind and all that is reached by way of it."""
-    yield top
-    for kind in catalog.kinds.values():
-        if kind.via == top.name:
-            yield from _below(catalog, kind)
 
 
 def _change(direction: Direction, sentence: str, **details: object) -> Change:

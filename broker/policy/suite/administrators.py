@@ -88,14 +88,18 @@ def run_admin_case(table: AdminTable, case: AdminCase) -> list[str]:
     unknown = unknown or _unknown(table.methods, named, "method")
     if unknown:
         raise NotRunnableError(unknown)
-    roles = table.roles_of(case.groups) if case.groups else table.roles(case.identity)
-    may = table.allowed_methods(roles)
+    may = allowed_to(table, case)
     refused = (may - case.allowed) if case.nothing_else else case.refused
     who = " and ".join(sorted(case.groups)) or case.identity
     return [
         *(f"{who} may not call {_short(each)}; expected allowed" for each in sorted(case.allowed - may)),
         *(f"{who} may call {_short(each)}; expected refused" for each in sorted(refused & may)),
     ]
+
+
+def allowed_to(table: AdminTable, case: AdminCase) -> frozenset[str]:
+    """Gives the methods that whom a test is about may call."""
+    return table.allowed_methods(table.roles_of(case.groups) if case.groups else table.roles(case.identity))
 
 
 def _methods(entry: Mapping[str, Value], key: str) -> list[str]:

@@ -5,6 +5,9 @@ be in force. Contact classes are those that hold an e-mail address or a telephon
 so that leaving out `sensitive` opens nothing. `policies/tests/incident.yaml` says the same for people
 to read.
 
+What counted as contact data or as sensitive once goes on counting, by its name and by its column: a later
+catalog may give it another mask, class or name, and these tests ask for it all the same.
+
 What is no fact of a rule is refused before the policy is asked and tested elsewhere: a closed ticket
 justifies nothing, and one that is reopened comes back with an assignment by somebody and an absent
 customer, which are the schemes below. A second role is in each test: `every` role, alone and in pairs.
@@ -12,7 +15,7 @@ customer, which are the schemes below. A second role is in each test: `every` ro
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import MappingProxyType
 
 from broker.catalog import Catalog
@@ -43,14 +46,31 @@ CONTACT_NOT_CLEAR = (
 """Name, fact and word of the tests about what a fraudster would call or write to."""
 
 
-def incident_suite(catalog: Catalog) -> Suites:
-    """Makes the incident tests for a catalog."""
+def incident_suite(catalog: Catalog, before: Sequence[Catalog] = ()) -> Suites:
+    """Makes the incident tests for a catalog.
+
+    Args:
+        catalog: of the version to be tested.
+        before: of the versions that were in force.
+    """
     cases = [_case(OF_OTHERS, "relation", "none", catalog.fields, Expected.WITHHELD)]
-    sensitive = fields_of(catalog, protected_classes(catalog))
-    contact = fields_of(catalog, contact_classes(catalog))
+    sensitive = _counted(catalog, before, protected_classes)
+    contact = _counted(catalog, before, contact_classes)
     cases += [_case(*scheme, sensitive, Expected.NOT_CLEAR) for scheme in SENSITIVE_NOT_CLEAR if sensitive]
     cases += [_case(*scheme, contact, Expected.NOT_CLEAR) for scheme in CONTACT_NOT_CLEAR if contact]
     return Suites(tuple(cases))
+
+
+def _counted(
+    catalog: Catalog, before: Iterable[Catalog], classes: Callable[[Catalog], frozenset[str]]
+) -> list[str]:
+    """Gives the fields that are of such a class in any of the catalogs, by their name or by their column."""
+    names, places = set[str](), set[str]()
+    for each in (catalog, *before):
+        for name in fields_of(each, classes(each)):
+            names.add(name)
+            places.add(each.place_of(each.fields[name]))
+    return [n for n, field in catalog.fields.items() if n in names or catalog.place_of(field) in places]
 
 
 def _case(name: str, column: str, word: str, fields: Iterable[str], expected: Expected) -> Case:

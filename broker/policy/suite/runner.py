@@ -11,12 +11,12 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from types import MappingProxyType
 
-from broker.model import Facts, Level
+from broker.model import SHOWN, WITHHELD, Facts, Level
 from broker.policy.decision import Policy
 from broker.policy.findings import nearest, quoted
 from broker.policy.rules import CONDITIONS
@@ -105,6 +105,19 @@ def run(policy: Policy, suites: Suites) -> SuiteReport:
     return SuiteReport(tuple(failures), tuple(passed), MappingProxyType(coverage), runner.situations)
 
 
+def came(
+    policy: Policy, asked: Iterable[tuple[Case, Collection[str]]]
+) -> Iterator[Mapping[str, frozenset[int]]]:
+    """Gives, for each test, what fields come out as in its situations, as places in `model.SHOWN`.
+
+    Raises:
+        NotRunnableError: a test cannot be run.
+    """
+    runner = _Runner(policy)
+    for case, fields in asked:
+        yield runner.came(case, fields)
+
+
 class _Runner:
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
@@ -145,6 +158,16 @@ class _Runner:
         for i in _each_bit(reached):
             self.reached[i] += 1
         return []
+
+    def came(self, case: Case, fields: Iterable[str]) -> Mapping[str, frozenset[int]]:
+        """Gives what each field comes out as; fields that no rule tells apart are asked once."""
+        grounds, bits = self._grounds(case), self._table.fields
+        by_bits: dict[int, frozenset[int]] = {}
+        for field in (found := list(fields)):
+            if bits[field] not in by_bits:
+                levels = {self._table.outcome(ground, field)[0] for ground in grounds}
+                by_bits[bits[field]] = frozenset(SHOWN.index(level or WITHHELD) for level in levels)
+        return {field: by_bits[bits[field]] for field in found}
 
     def _decide(self, ground: int, field: str, expected: Expected) -> tuple[Level | None, int]:
         """Gives the level, and the rules that decided what the test says of it."""
