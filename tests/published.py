@@ -27,6 +27,7 @@ from broker.policy import PolicyFiles, PolicyStore, load
 from broker.policy.bundle import Bundle
 from broker.policy.files import digest_of
 from broker.policy.seal import TYPE, Seal, Seals
+from broker.policy.table_digest import table_digest
 from broker.publishing import Administrator, Draft, Examination, Founding, Publisher
 from broker.publishing.gate import Question
 
@@ -64,9 +65,9 @@ def store(pool: asyncpg.Pool, signing: SigningKeys | None = None) -> PolicyStore
 
 
 async def loads(question: Question) -> Examination:
-    """Examines nothing but that the files are a policy; whatever they are, it counts as wider."""
-    await asyncio.to_thread(load, question.candidate.files, "candidate")
-    return Examination(widening=("not compared",))
+    """Examines nothing but that the files are a policy, Casbin's word included; it counts as wider."""
+    policy = await asyncio.to_thread(load, question.candidate.files, "candidate")
+    return Examination(widening=("not compared",), facts={"table": table_digest(policy.table)})
 
 
 def publisher(pool: asyncpg.Pool, signing: SigningKeys | None = None, **more: object) -> Publisher:

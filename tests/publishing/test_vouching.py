@@ -16,7 +16,7 @@ from broker.policy.files import digest_of
 from broker.policy.listener import PolicyListener
 from broker.policy.seal import TYPE, Seal
 from broker.policy.table import Table
-from broker.publishing import Draft, Founding, Publisher, in_this_process
+from broker.publishing import Draft, Examination, Founding, Publisher, in_this_process
 from tests.conftest import Database
 from tests.policy.sample import files
 from tests.published import ANNA, BORIS, ISSUER, force, founding, keys, publisher
@@ -132,7 +132,11 @@ async def test_every_way_into_force_says_which_table_was_compared(house, monkeyp
 
 async def test_an_act_whose_examination_compared_nothing_vouches_for_nothing(house):
     """Where the examination says of no table that Casbin agrees, the worker asks."""
-    acts = publisher(house.admin)
+
+    async def blind(_question):
+        return Examination(widening=("not compared",))
+
+    acts = publisher(house.admin, examine=blind)
     _, proposal, _ = await acts.propose(ANNA, Draft(Bundle.of(WIDE, {}), "a test", base=0))
     await acts.approve(BORIS, proposal.proposal_id, proposal.digest, "")
     holder = house.holder()
