@@ -37,22 +37,13 @@ class Database:
         return self.server.dsn(self.name, role, None if role == "postgres" else f"{role}-pw")
 
 
-IN_MEMORY = pytest.StashKey[Path | None]()
-
-
-def pytest_configure(config: pytest.Config) -> None:
+def pytest_configure() -> None:
     """Puts throw-away files into memory, before the first is made."""
-    config.stash[IN_MEMORY] = throwaway.use_memory()
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """Frees the memory."""
-    if folder := config.stash.get(IN_MEMORY, None):
-        throwaway.give_back(folder)
+    throwaway.use_memory()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the races first: companies that other folders start stay up to the end and take their time."""
+    """Puts the races first, on a machine that does nothing else yet."""
     items.sort(key=lambda item: "races" not in item.path.parts)
 
 

@@ -11,35 +11,49 @@ written stays written. What is about the disk itself asks for `on_disk`. Who has
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.util import Finalize
 from pathlib import Path
 
 MEMORY = Path("/dev/shm")
+PREFIX = "broker-run-of-tests-"
 NEEDED = 4 * 2**30
 """Bytes that must be free; a run has held one at most at a time."""
+
+AFTER_MULTIPROCESSING = -1000
+"""Its own last step, at -100, empties a temporary folder of its own and complains where that is gone."""
 
 DISK = tempfile.gettempdir()
 
 
 def use_memory() -> Path | None:
-    """Points temporary files to a new folder in memory; None where there is no room, or TMPDIR is set."""
+    """Points temporary files to a folder in memory that goes with this process.
+
+    None where there is no room, or TMPDIR is set. A run that is killed leaves its folder, without its lock;
+    the next run removes it.
+    """
     if "TMPDIR" in os.environ or not _has_room():
         return None
-    folder = Path(tempfile.mkdtemp(prefix="broker-run-", dir=MEMORY))
+    everybodys = os.open(MEMORY, os.O_RDONLY)
+    fcntl.flock(everybodys, fcntl.LOCK_EX)  # nobody takes a folder for left behind that is not locked yet
+    try:
+        for left in MEMORY.glob(f"{PREFIX}*"):
+            if (lock := _lock(left)) is not None:
+                shutil.rmtree(left, ignore_errors=True)
+                os.close(lock)
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=MEMORY))
+        _lock(folder)  # held as long as we live; what we start does not inherit it
+    finally:
+        os.close(everybodys)
     folder.chmod(0o711)  # as root the database's server is another user's process
+    Finalize(None, shutil.rmtree, (folder,), {"ignore_errors": True}, exitpriority=AFTER_MULTIPROCESSING)
     os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
     return folder
-
-
-def give_back(folder: Path) -> None:
-    """Points temporary files to the disk again and frees the memory."""
-    del os.environ["TMPDIR"]
-    tempfile.tempdir = DISK
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -50,6 +64,20 @@ def on_disk() -> Iterator[None]:
         yield
     finally:
         tempfile.tempdir = usual
+
+
+def _lock(folder: Path) -> int | None:
+    """Locks a folder; None where somebody has it, or it is another user's."""
+    try:
+        lock = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock
 
 
 def _has_room() -> bool:

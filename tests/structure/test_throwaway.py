@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 import pytest
 
 from tests import throwaway
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -23,8 +27,8 @@ def memory(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_to_memory_and_back(memory):
-    """Files of this process and of those it starts go there, except where `on_disk` says; nothing stays."""
+def test_to_memory(memory):
+    """Files of this process and of those that it starts go there, except where `on_disk` says."""
     folder = throwaway.use_memory()
     assert folder is not None
     assert folder.parent == memory
@@ -34,10 +38,43 @@ def test_to_memory_and_back(memory):
     with throwaway.on_disk():
         assert tempfile.gettempdir() == throwaway.DISK
     assert tempfile.gettempdir() == str(folder)
-    throwaway.give_back(folder)
+
+
+RUN = """
+import sys, tempfile
+from multiprocessing.util import get_temp_dir
+from pathlib import Path
+from tests import throwaway
+throwaway.MEMORY, throwaway.NEEDED = Path(sys.argv[1]), 1
+assert throwaway.use_memory()
+tempfile.mkdtemp()
+get_temp_dir()
+print(*throwaway.MEMORY.glob("*/*"), sep="\\n")
+"""
+
+
+def test_nothing_stays(memory):
+    """What a run leaves lying goes with it, last of all and without a word."""
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, memory], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert len(done.stdout.splitlines()) == 2
     assert list(memory.iterdir()) == []
-    assert tempfile.gettempdir() == throwaway.DISK
-    assert "TMPDIR" not in os.environ
+    assert done.stderr == ""
+
+
+def test_a_killed_runs_folder_goes_with_the_next(memory):
+    """Control: the folder of a run that still runs stays."""
+    code = RUN + "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    killed = subprocess.run([sys.executable, "-c", code, memory], cwd=ROOT, capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    [left] = memory.iterdir()
+    first = throwaway.use_memory()
+    assert list(memory.iterdir()) == [first]
+    assert left != first
+    del os.environ["TMPDIR"]
+    second = throwaway.use_memory()
+    assert sorted(memory.iterdir()) == sorted([first, second])
 
 
 def test_who_has_set_tmpdir_keeps_it(memory, monkeypatch):
