@@ -34,11 +34,21 @@ LOG_ORIGIN = f"broker.{TRUST_DOMAIN}/ledger"
 CLIENTS = ("tool/helpdesk", "feed/helpdesk", "admin/containment", "admin/auditor", "admin/console")
 """The identities that policies/admin.csv and the settings below know."""
 
-OWNERS = {"postgres": 999, "migrate": 10001, "broker": 10001, "tools": 0, "signing-keys": 10001}
+OWNERS = {
+    "postgres": 999,
+    "migrate": 10001,
+    "guard": 10001,
+    "broker": 10001,
+    "tools": 0,
+    "signing-keys": 10001,
+}
 """The user that reads each folder: PostgreSQL's image runs as 999, the broker's as 10001."""
 
 ROLES = ("broker_owner", "broker_access", "broker_admin", "broker_feed", "broker_reader", "broker_auditor")
 MOUNT = "/run/prepared"
+POLICIES = "/srv/broker/policies"
+"""Where the image has the starting policy."""
+
 CLIENT = ExtendedKeyUsageOID.CLIENT_AUTH
 SERVER = ExtendedKeyUsageOID.SERVER_AUTH
 
@@ -139,7 +149,7 @@ keys_dir = "/var/lib/broker"
 tlog_dir = "/var/lib/broker/log"
 tlog_keys_dir = "/var/lib/broker/log-keys"
 tlog_origin = "{LOG_ORIGIN}"
-policies_dir = "/srv/broker/policies"
+policies_dir = "{POLICIES}"
 http_host = "0.0.0.0"
 
 [access]
@@ -180,6 +190,7 @@ def prepare() -> dict[str, dict[str, str]]:
     authority = Authority.create()
     ca = _pem(authority.certificate)
     passwords = {role: secrets.token_urlsafe(32) for role in ROLES}
+    superuser = secrets.token_urlsafe(32)
     loopback: list[x509.GeneralName] = [
         x509.DNSName("localhost"),
         x509.IPAddress(ipaddress.IPv4Address("127.0.0.1")),
@@ -199,11 +210,17 @@ def prepare() -> dict[str, dict[str, str]]:
         "postgres": {
             "server.crt": postgres[0],
             "server.key": postgres[1],
-            "superuser-password": secrets.token_urlsafe(32),
+            "superuser-password": superuser,
             # token_urlsafe holds no quote
             "passwords.sql": "".join(f"ALTER ROLE {r} PASSWORD '{p}';\n" for r, p in passwords.items()),
         },
         "migrate": {"ca.crt": ca, "migrate.toml": f'owner_dsn = "{_dsn("broker_owner", passwords)}"\n'},
+        "guard": {
+            "ca.crt": ca,
+            "guard.toml": f'owner_dsn = "{_dsn("broker_owner", passwords)}"\n'
+            f'records_owner_dsn = "{_dsn("postgres", {"postgres": superuser})}"\n'
+            f'policies_dir = "{POLICIES}"\n',
+        },
         "broker": {
             "ca.crt": ca,
             "server.crt": server[0],

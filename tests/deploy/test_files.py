@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from broker.traces import exporter_from
+
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 BIN = Path(sys.executable).parent
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text("utf-8"))
 SERVICES = COMPOSE["services"]
-OUR_SERVICES = ("migrate", "broker-1", "broker-2")
+OUR_SERVICES = ("migrate", "guard", "broker-1", "broker-2")
 
 HARDENING = {
     "AmbientCapabilities": "",
@@ -115,10 +117,11 @@ class TestCompose:
         assert done.returncode == 0, done.stdout
 
     def test_what_it_runs(self):
-        """PostgreSQL, two brokers, a collector and Jaeger, with roles and migrations before the brokers."""
+        """PostgreSQL, two brokers, a collector and Jaeger; roles, migrations and guard before the brokers."""
         assert {"postgres", "broker-1", "broker-2", "collector", "jaeger"} <= SERVICES.keys()
         for broker in ("broker-1", "broker-2"):
-            assert SERVICES[broker]["depends_on"]["migrate"]["condition"] == "service_completed_successfully"
+            assert SERVICES[broker]["depends_on"]["guard"]["condition"] == "service_completed_successfully"
+        assert SERVICES["guard"]["depends_on"]["migrate"]["condition"] == "service_completed_successfully"
         assert any(v.startswith("./roles.sql:") for v in SERVICES["postgres"]["volumes"])
 
     def test_references_resolve(self):
@@ -172,15 +175,19 @@ class TestCompose:
         assert int(SERVICES["broker-1"]["stop_grace_period"].removesuffix("s")) > drain
 
     def test_collector_pipelines_resolve(self):
-        """Each pipeline names parts that are declared, and the brokers' spans arrive at one."""
+        """Each pipeline names parts that are declared; the brokers' spans arrive at one, in its protocol."""
         collector = yaml.safe_load((DEPLOY / "otel-collector.yaml").read_text("utf-8"))
         for pipeline in collector["service"]["pipelines"].values():
             for part, names in pipeline.items():
                 assert set(names) <= collector[part].keys()
-        endpoint = SERVICES["broker-1"]["environment"]["OTEL_EXPORTER_OTLP_ENDPOINT"]
-        port = collector["receivers"]["otlp"]["protocols"]["grpc"]["endpoint"].rsplit(":", 1)[1]
+        environment = SERVICES["broker-1"]["environment"]
+        exporter = exporter_from(environment)
+        assert exporter is not None
+        exporter.shutdown()
+        protocol = "grpc" if ".grpc." in type(exporter).__module__ else "http"
+        port = collector["receivers"]["otlp"]["protocols"][protocol]["endpoint"].rsplit(":", 1)[1]
 
-        assert endpoint == f"http://collector:{port}"
+        assert environment["OTEL_EXPORTER_OTLP_ENDPOINT"] == f"http://collector:{port}"
 
 
 class TestUnit:

@@ -66,6 +66,16 @@ def test_migrate_accepts_its_settings(folder, monkeypatch):
     assert not settings.dsn
 
 
+def test_the_guard_accepts_its_settings(folder, monkeypatch):
+    """The guard's container holds the owners' DSNs and none that a broker serves with."""
+    monkeypatch.setenv("BROKER_CONFIG", str(folder / "guard" / "guard.toml"))
+
+    settings = read_settings("owner_dsn", "records_owner_dsn")
+
+    assert not settings.dsn
+    assert (folder / "postgres" / "superuser-password").read_text("utf-8") in settings.records_owner_dsn
+
+
 def test_settings_name_mounted_files(folder, module):
     """Each file that the settings name is in the folder mounted beside them."""
 
@@ -182,7 +192,7 @@ def test_died_half_way(folder, module):
     before = (folder / "broker" / "ca.crt").read_bytes()
 
     assert module.main(folder) == 0
-    now = {(folder / name / "ca.crt").read_bytes() for name in ("broker", "migrate", "tools")}
+    now = {(folder / name / "ca.crt").read_bytes() for name in ("broker", "migrate", "guard", "tools")}
     assert len(now) == 1
     assert before not in now
 
