@@ -153,7 +153,9 @@ class Chain:
             if isinstance(exc, asyncio.CancelledError) and _is_cancelled():
                 code = "CANCELLED"
                 raise
-            error = await self._refused(exc, method, call, context)
+            error = _as_ours(exc)
+            code, reason = error.code, error.reason  # whoever goes while it is put on record was refused, too
+            error = await self._refused(error, method, call, context)
             code, reason = error.code, error.reason
             call.decision_id = error.decision_id
             await _abort(context, error)
@@ -228,10 +230,9 @@ class Chain:
         return messages()
 
     async def _refused(
-        self, exc: BaseException, method: AnyMethod, call: Call, context: Context
+        self, error: BrokerError, method: AnyMethod, call: Call, context: Context
     ) -> BrokerError:
-        """(1) Makes a refusal of the catalogue out of whatever happened, on record where it is one."""
-        error = _as_ours(exc)
+        """(1) Puts a refusal on record where it is one, counts and logs it."""
         self._metrics.denial(error.reason)
         try:
             # At least a moment: what is enqueued by then is recorded, whether or not anybody hears of it.
