@@ -7,7 +7,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -18,7 +18,13 @@ from broker.model import Decided, Facts, FieldDecision, Level
 from broker.tickets import Standing
 
 CAPACITY = 20_000
-"""Grants kept open, some 3 KB each: with 5 minutes of life, 66 grants a second and worker."""
+"""Grants kept open, some 2 KB each and their plans: with 5 minutes of life, 66 grants a second and worker."""
+
+MOST_PLANS = 32
+"""Field lists planned per grant; a tool that asks for ever new ones is decided anew each time."""
+
+MOST_PLANNED = 200_000
+"""Fields of all plans of a worker, some 400 bytes each (80 MB): callers choose the lists, and their order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,10 @@ class Plan:
     decided: Decided
 
 
+PlanKey = tuple[str, date, tuple[str, ...], frozenset[str]]
+"""Version of the policy, day, fields in the order asked, groups."""
+
+
 @dataclass(slots=True)
 class OpenGrant:
     """A grant, its pass, and the ticket's facts as they were last seen."""
@@ -46,16 +56,21 @@ class OpenGrant:
     facts: Facts
     facts_version: int
     present: bool
-    plans: dict[tuple[str, date, tuple[str, ...], frozenset[str]], Plan] = field(default_factory=dict)
+    plans: dict[PlanKey, Plan] = field(default_factory=dict)
 
 
 class OpenGrants:
     """The grants that this worker has seen; a bounded map by grant id and agent."""
 
-    def __init__(self, now: Callable[[], datetime], capacity: int = CAPACITY) -> None:
-        """Takes the clock (only to let ended entries go) and the most entries."""
+    def __init__(
+        self, now: Callable[[], datetime], capacity: int = CAPACITY, planned: int = MOST_PLANNED
+    ) -> None:
+        """Takes the clock (only to let ended entries go), most entries, most fields of their plans."""
         self._now = now
         self._capacity = capacity
+        self._most_planned = planned
+        self._planned = 0
+        self._plans: deque[tuple[OpenGrant, PlanKey, int]] = deque()  # each plan that lives has its entry
         self._entries: OrderedDict[tuple[UUID, str], OpenGrant] = OrderedDict()
 
     def get(self, grant_id: UUID, agent: str) -> OpenGrant | None:
@@ -75,6 +90,18 @@ class OpenGrants:
         self._entries.move_to_end((grant_id, agent))
         while len(self._entries) > self._capacity:
             self._entries.popitem(last=False)
+
+    def plan(self, opened: OpenGrant, key: PlanKey, plan: Plan) -> None:
+        """Keeps a plan with its grant; where there are too many, the worker's oldest go."""
+        if len(opened.plans) >= MOST_PLANS:
+            opened.plans.clear()
+        opened.plans[key] = plan
+        self._plans.append((opened, key, len(plan.steps)))
+        self._planned += len(plan.steps)
+        while self._planned > self._most_planned:
+            oldest, old_key, fields = self._plans.popleft()
+            oldest.plans.pop(old_key, None)
+            self._planned -= fields
 
     def drop(self, grant_id: UUID, agent: str) -> None:
         """Forgets a grant whose facts have changed; the next read opens it again."""

@@ -34,9 +34,6 @@ from broker.policy import PolicyHolder, Tally
 from broker.telemetry import CompactTrace
 from broker.tickets import Tickets
 
-MOST_PLANS = 32
-"""Field sets planned per grant; a tool that asks for ever new ones is decided anew each time."""
-
 
 class RecordReading:
     """Reads records on grants."""
@@ -230,9 +227,7 @@ class RecordReading:
             leaf_rest=rest,
             decided=decided,
         )
-        if len(opened.plans) >= MOST_PLANS:
-            opened.plans.clear()
-        opened.plans[key] = plan
+        self._opened.plan(opened, key, plan)
         return plan
 
     async def _refuse_read(

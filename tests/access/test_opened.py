@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from broker.access.opened import BASIS_SECONDS, Bases, Basis, OpenGrants
+from broker.access.opened import BASIS_SECONDS, MOST_PLANS, Bases, Basis, OpenGrants
 
 KEY = ("https://idp.test|alice", "T-1", "")
 
@@ -92,3 +92,27 @@ class TestOpenGrants:
         opened.put(three, "a", SimpleNamespace(expire_time=end))
 
         assert [opened.get(g, "a") is not None for g in (one, two, three)] == [True, False, True]
+
+    def test_plans_are_bounded_for_the_whole_worker(self):
+        """However many grants an agent has and in however many orders it asks, the first plans go."""
+        opened = OpenGrants(lambda: datetime(2026, 1, 1, tzinfo=UTC), planned=12)
+        grants = [SimpleNamespace(plans={}) for _ in range(4)]
+        for number in range(3):
+            for grant in grants:
+                opened.plan(grant, number, SimpleNamespace(steps=(1, 2, 3)))
+
+        assert [list(grant.plans) for grant in grants] == [[2]] * 4
+
+        opened.plan(grants[0], "long", SimpleNamespace(steps=(0,) * 12))
+        assert [list(grant.plans) for grant in grants] == [["long"], [], [], []]
+
+    def test_plans_are_bounded_for_each_grant(self):
+        """A tool that asks one grant for ever new lists has them decided anew, and takes no other's."""
+        opened = OpenGrants(lambda: datetime(2026, 1, 1, tzinfo=UTC))
+        greedy, other = SimpleNamespace(plans={}), SimpleNamespace(plans={})
+        opened.plan(other, "its", SimpleNamespace(steps=(1,)))
+        for number in range(MOST_PLANS + 1):
+            opened.plan(greedy, number, SimpleNamespace(steps=(1,)))
+
+        assert list(greedy.plans) == [MOST_PLANS]
+        assert list(other.plans) == ["its"]

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from broker.access.opened import OpenGrant
+from broker.access.opened import OpenGrant, OpenGrants
 from broker.access.reading import RecordReading
 from broker.model import Level
 from broker.policy import load
@@ -26,6 +26,7 @@ def policy(today):
 def plan(holder, opened):
     reading = RecordReading.__new__(RecordReading)
     reading._policy = holder
+    reading._opened = OpenGrants(lambda: datetime(2027, 1, 31, tzinfo=UTC))
     agent = SimpleNamespace(key="https://idp.test|alice")
     caller = SimpleNamespace(
         principal=SimpleNamespace(agent=agent, groups=frozenset({"front"})),
