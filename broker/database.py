@@ -11,11 +11,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any, Generic, TypeVar
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import aiosql
 import asyncpg
@@ -73,17 +74,37 @@ def queries(noun: str) -> Queries:
 def check_dsn(dsn: str, name: str) -> None:
     """Refuses a DSN that leaves this machine without a verified server certificate.
 
+    Where the driver would go is read as the driver reads it: the address first, then `host` (of what stands
+    twice the last), then PGHOST.
+
     Raises:
-        StartupError: the host is not local and `sslmode` is not `verify-full`.
+        StartupError: a host is not local and `sslmode` is not `verify-full`, or it stands outside of the DSN.
     """
     parts = urlsplit(dsn)
     if parts.scheme not in {"postgresql", "postgres"}:
         raise StartupError(f"{name}: not a DSN; write postgresql://user:password@host:port/database")
-    query = parse_qs(parts.query)
-    host = query.get("host", [parts.hostname or ""])[0]
-    local = host.startswith("/") or host in {"", "localhost", "127.0.0.1", "::1"}
-    if not local and query.get("sslmode", [""])[0] != "verify-full":
+    query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
+    user, at, address = parts.netloc.partition("@")
+    named = (address if at else user) or query.get("host", "")
+    elsewhere = [host for host in map(_host, named.split(",")) if not _is_local(host)]
+    if elsewhere and query.get("sslmode") != "verify-full":
+        host = elsewhere[0].rpartition("@")[2]  # before it: what of a password was not encoded
         raise StartupError(f"{name}: host {host!r} is not local; add ?sslmode=verify-full to the DSN")
+    outside = "" if named else os.environ.get("PGHOST", "")
+    if "service" in query or not all(map(_is_local, map(_host, outside.split(",")))):
+        raise StartupError(f"{name}: its host comes from PGHOST or a service file; name it in the DSN")
+
+
+def _host(text: str) -> str:
+    """Gives a host without its port; `[::1]:5432` is an IPv6 address, `/run` a folder of sockets."""
+    text = unquote(text)
+    if text.startswith("["):
+        return text[1:].partition("]")[0]
+    return text if text.startswith("/") else text.partition(":")[0]
+
+
+def _is_local(host: str) -> bool:
+    return host.startswith("/") or host in {"", "localhost", "127.0.0.1", "::1"}
 
 
 def session_settings(

@@ -8,8 +8,8 @@ import asyncpg
 import pytest
 
 from broker.cli.audit.options import auditor
-from broker.database import open_pool
-from broker.errors import DatabaseUnavailableError
+from broker.database import check_dsn, open_pool
+from broker.errors import DatabaseUnavailableError, StartupError
 from broker.settings import Settings
 
 SET = (
@@ -59,3 +59,58 @@ async def test_the_question_is_on_record(settings, database):
         leaf = await conn.fetchval("SELECT leaf FROM broker.ledger_event WHERE kind = 'auditor_query'")
         await conn.close()
     assert json.loads(leaf)["detail"] == {"query": "audit prove", "event": "1"}
+
+
+LOCAL = "postgresql://user:secret@"
+FAR = "db.example"
+VERIFIED = "sslmode=verify-full"
+
+
+@pytest.mark.parametrize(
+    ("dsn", "pghost"),
+    [
+        (f"{LOCAL}{FAR}/broker", ""),
+        (f"{LOCAL}{FAR}:5432/broker?sslmode=require", ""),
+        (f"{LOCAL}localhost,{FAR}/broker", ""),
+        (f"{LOCAL}/broker?host={FAR}", ""),
+        (f"{LOCAL}/broker?host=/run/postgresql,{FAR}", ""),
+        (f"{LOCAL}{FAR}/broker?host=/run/postgresql", ""),  # the driver goes to the address
+        (f"{LOCAL}/broker?host=/run/postgresql&host={FAR}", ""),  # and by the last of two
+        (f"{LOCAL}{FAR}/broker?{VERIFIED}&sslmode=disable", ""),
+        (f"postgresql://user:sec@ret@{FAR}/broker", ""),
+        (f"{LOCAL}/broker", FAR),
+        (f"{LOCAL}/broker?{VERIFIED}", FAR),
+        (f"{LOCAL}/broker", f"/run/postgresql,{FAR}"),
+        (f"{LOCAL}/broker?service=far", ""),
+        ("mysql://user:secret@localhost/broker", ""),
+    ],
+)
+def test_no_dsn_leaves_the_machine_unverified(monkeypatch, dsn, pghost):
+    """Wherever the driver would find a host that is not local, the DSN must verify it, and name it itself."""
+    monkeypatch.setenv("PGHOST", pghost)
+    with pytest.raises(StartupError) as refused:
+        check_dsn(dsn, "BROKER_DSN")
+
+    assert "secret" not in str(refused.value)
+    assert "sec@" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("dsn", "pghost"),
+    [
+        (f"{LOCAL}localhost/broker", FAR),
+        (f"{LOCAL}127.0.0.1:5432/broker", ""),
+        (f"{LOCAL}[::1]:5432/broker", ""),
+        (f"{LOCAL}%2Frun%2Fpostgresql/broker", FAR),
+        (f"{LOCAL}/broker?host=/run/postgresql&port=5433", FAR),
+        (f"{LOCAL}/broker", ""),
+        (f"{LOCAL}/broker", "/run/postgresql"),
+        (f"{LOCAL}{FAR}/broker?{VERIFIED}", ""),
+        (f"{LOCAL}one.example,two.example:5433/broker?{VERIFIED}", FAR),
+    ],
+)
+def test_local_and_verified_hosts_are_taken(monkeypatch, dsn, pghost):
+    """Control: sockets, this machine, and whatever is verified."""
+    monkeypatch.setenv("PGHOST", pghost)
+
+    check_dsn(dsn, "BROKER_DSN")
