@@ -17,7 +17,7 @@ from grpc_reflection.v1alpha import reflection
 from broker.authn import Authorities
 from broker.errors import StartupError
 from broker.rpc.calls import AnyMethod, Method, StreamedMethod
-from broker.rpc.chain import Chain, Handler
+from broker.rpc.chain import STREAM_SECONDS, Chain, Handler
 from broker.settings import ListenerSettings
 
 log = logging.getLogger(__name__)
@@ -26,8 +26,9 @@ MOST_STREAMS = 1000
 """Streams of one connection; a tool that needs more opens a second connection."""
 
 CONNECTION_AGE_MS = 10 * 60 * 1000
-CONNECTION_GRACE_MS = 15 * 1000
-"""An answer that the client never takes stays until the connection ends; the peer's limit counts it."""
+CONNECTION_GRACE = {"access": 15.0, "admin": STREAM_SECONDS + 15.0}
+"""Seconds that calls under way have once their connection is of age; longer than the port's longest call.
+An answer that the client never takes stays until then; the peer's limit counts it."""
 
 MAX_MESSAGE = {"access": 64 * 1024, "admin": 4 * 1024 * 1024}
 """Bytes of a request: a read's tokens and field names, or a batch of 500 feed events."""
@@ -45,7 +46,7 @@ def options(role: str, *, shared: bool) -> list[tuple[str, Any]]:
         ("grpc.max_receive_message_length", MAX_MESSAGE[role]),
         ("grpc.max_concurrent_streams", MOST_STREAMS),
         ("grpc.max_connection_age_ms", CONNECTION_AGE_MS),
-        ("grpc.max_connection_age_grace_ms", CONNECTION_GRACE_MS),
+        ("grpc.max_connection_age_grace_ms", int(CONNECTION_GRACE[role] * 1000)),
         ("grpc.max_metadata_size", 8 * 1024),
         ("grpc.absolute_max_metadata_size", 16 * 1024),
         ("grpc.http2.max_pings_without_data", 2),
