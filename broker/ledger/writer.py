@@ -87,7 +87,7 @@ class Ledger:
             door: which door of the database takes events without ground.
             clocks: POSIX seconds; those that event ids are made by and tokens are held against.
             on_group: told the size of each committed group.
-            on_failure: told the kind of each failed append.
+            on_failure: told the kind of failure of each item that was refused, once an item.
         """
         self._pool = pool
         self._sign_root = sign_root
@@ -99,7 +99,7 @@ class Ledger:
             self._flush,
             limit=GROUP_LIMIT,
             backlog=BACKLOG,
-            refused=lambda: LedgerUnavailableError(cause="backlog full"),
+            refused=self._no_room,
             gather=GATHER,
         )
 
@@ -148,17 +148,15 @@ class Ledger:
             verdicts: list[Verdict | BaseException] = list(await self._commit(items))
         except DatabaseUnavailableError as exc:
             if isinstance(exc.__cause__, ROLLED_BACK):
-                self._on_failure(exc.cause)
-                return _failed(items, exc.cause)
+                return self._told(_failed(items, exc.cause))
             # The commit may be durable all the same: ask before anybody writes again.
             return await self._after_broken_commit(items, exc)
         except (asyncpg.PostgresError, RequestMalformedError) as exc:
-            self._on_failure(type(exc).__name__)
             if len(items) > 1:
                 return [(await self._flush([item]))[0] for item in items]
             if isinstance(exc, asyncpg.UniqueViolationError):  # an earlier try of this one was durable
                 return await self._after_broken_commit(items, exc)
-            return _failed(items, type(exc).__name__)
+            return self._told(_failed(items, type(exc).__name__))
         else:
             self._on_group(len(items))
             return verdicts
@@ -208,7 +206,6 @@ class Ledger:
         A grant that turns out durable is refused too: its caller repeats the request by its
         request id and gets the grant that stands.
         """
-        self._on_failure(type(error).__name__)
         # Others of the pool may be as dead, half open and not know it yet: ask over new ones.
         await self._pool.expire_connections()
         stored: dict[UUID, Any] | None = None
@@ -227,7 +224,19 @@ class Ledger:
             if row is not None and row["leaf"].startswith(item.head) and not isinstance(item, GrantAppend):
                 reason = "" if isinstance(item, Event) else row["reason"]
                 results[index] = Verdict(reason, receipts([row["leaf"]], self._sign_root)[0])
+        return self._told(results)
+
+    def _told(self, results: list[Verdict | BaseException]) -> list[Verdict | BaseException]:
+        """Counts what callers are refused with: tries that came to something in the end are no failures."""
+        for result in results:
+            if isinstance(result, LedgerUnavailableError):
+                self._on_failure(result.cause)
         return results
+
+    def _no_room(self) -> LedgerUnavailableError:
+        error = LedgerUnavailableError(cause="backlog full")
+        self._on_failure(error.cause)
+        return error
 
     async def _append_reads(self, conn: Connection, reads: Sequence[ReadAppend]) -> list[Any]:
         if len(reads) == 1:

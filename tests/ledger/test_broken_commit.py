@@ -36,7 +36,8 @@ class TestLostAnswer:
     async def test_r12_a_single_statement_is_read_back(self, ground, proxy):
         """Reads whose commit's answer never came are answered with what was stored, once."""
         case = await ground.case()
-        ledger = await behind(ground, proxy)
+        failures = []
+        ledger = await behind(ground, proxy, on_failure=failures.append)
         grant = case.grant()
         await ledger.append(grant)
         await asyncio.gather(*(ledger.append(case.read(grant)) for _ in range(2)))  # a group is prepared
@@ -49,6 +50,7 @@ class TestLostAnswer:
         verdicts = await waiting
 
         assert [v.reason for v in verdicts] == ["", "", ""]
+        assert failures == []  # all are on record
         for read, verdict in zip(reads, verdicts, strict=True):
             assert verdict.receipt.leaf == (await ground.event(read.id))["leaf"]
         assert await counted(ground, reads) == len(reads)

@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 
 from broker.errors import LedgerUnavailableError, RequestIdReusedError
+from broker.ledger import writer
 from tests.ledger.conftest import denial, eventually
 
 PLANT = """
@@ -116,11 +117,23 @@ class TestBadRows:
 
     async def test_an_unstorable_text_fails_itself_alone(self, ground):
         """A NUL that no check caught never fails the neighbours of the group."""
-        ledger = await ground.ledger()
+        failures = []
+        ledger = await ground.ledger(on_failure=failures.append)
         events = [denial(), denial(agent="a\0b"), denial(tool="\ud800"), denial()]
         results = await asyncio.gather(*(ledger.append(e) for e in events), return_exceptions=True)
 
         assert [isinstance(r, LedgerUnavailableError) for r in results] == [False, True, True, False]
+        assert len(failures) == 2  # what could not be put on record, not how often it was tried
+
+    async def test_a_full_backlog_is_a_failure(self, ground, monkeypatch):
+        """Whoever is refused because too many wait is counted, too."""
+        failures = []
+        monkeypatch.setattr(writer, "BACKLOG", 2)
+        ledger = await ground.ledger(on_failure=failures.append)
+        waits = [ledger.append(denial()) for _ in range(5)]
+        results = await asyncio.gather(*waits, return_exceptions=True)
+
+        assert sum(isinstance(r, LedgerUnavailableError) for r in results) == len(failures) == 3
 
     async def test_refused_neighbours_share_nothing(self, own_ground):
         """Each refused caller has an error of its own, so that decision ids do not mix."""
