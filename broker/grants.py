@@ -17,11 +17,13 @@ from uuid import UUID
 
 from broker import jose
 from broker.errors import RequestMalformedError, TokenInvalidError
-from broker.keys import ALGORITHM, SigningKeys
+from broker.keys import ALGORITHM, SigningKeys, compact_length
 from broker.model import Agent, Grant, Level, Tool
 
 TYP: Final = "broker-grant+jwt"
 """`typ` of a grant, so that no other token of ours or of an issuer passes for one (RFC 8725, 3.11)."""
+
+HEADER: Final = {"typ": TYP}
 
 DETAIL_TYPE: Final = "broker_record_read"
 """`type` of the one entry of `authorization_details` (RFC 9396)."""
@@ -109,14 +111,25 @@ class GrantTokens:
             lambda key, _claims: self._keys.verifying().holds(key)
         )
 
-    def mint(self, grant: Grant) -> str:
-        """Signs a grant.
+    def check_length(self, grant: Grant) -> None:
+        """Refuses a grant that is yet to be made, before anything says that it was.
+
+        Args:
+            grant: as it is going to be; of its times only the number of digits counts.
 
         Raises:
             RequestMalformedError: it names so many fields that no request could carry its token.
         """
+        if compact_length(HEADER, self._claims(grant)) > jose.MAX_TOKEN_BYTES:
+            raise RequestMalformedError(field="fields", cause="grant token would be too long")
+
+    def mint(self, grant: Grant) -> str:
+        """Signs a grant."""
+        return self._keys.sign(HEADER, self._claims(grant))
+
+    def _claims(self, grant: Grant) -> dict[str, object]:
         issued = int(grant.create_time.timestamp())
-        claims: dict[str, object] = {
+        return {
             ISSUER: self._issuer,
             AUDIENCE: grant.audience,
             SUBJECT: grant.agent.key,
@@ -141,10 +154,6 @@ class GrantTokens:
             ],
             POLICY_VERSION: grant.policy_version,
         }
-        token = self._keys.sign({"typ": TYP}, claims)
-        if len(token) > jose.MAX_TOKEN_BYTES:
-            raise RequestMalformedError(field="fields", cause="grant token would be too long")
-        return token
 
     def verify(self, token: str, *, tool: Tool, agent: Agent, audience: str) -> GrantClaims:
         """Gives what the grant says, to the one it was made for.

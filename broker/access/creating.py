@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -30,6 +31,9 @@ from broker.policy import Policy, PolicyHolder, Tally
 from broker.records import RecordReader
 from broker.telemetry import CompactTrace
 from broker.tickets import Standing, Tickets
+
+_PLANNED = {"create_time": datetime.now(UTC), "expire_time": datetime.now(UTC), "trace_id": ""}
+"""Of a grant's row, what is not known before it is made; times have ten digits until the year 2286."""
 
 
 class GrantCreation:
@@ -119,6 +123,10 @@ class GrantCreation:
                     detail=decision_detail(decided),
                 )
             # (4)
+            planned = {**_PLANNED, "grant_id": grant_id, "policy_version": policy.version}
+            self._tokens.check_length(
+                _grant(caller, request, audience, decided.roles, decision.fields, planned)
+            )
             append = self._grant_append(
                 caller, request, policy, basis, decided, trace,
                 grant_id=grant_id, audience=audience, seconds=seconds,
@@ -271,21 +279,7 @@ class GrantCreation:
         fields: tuple[FieldDecision, ...],
         row: Any,
     ) -> GrantAnswer:
-        grant = Grant(
-            grant_id=row["grant_id"],
-            agent=caller.principal.agent,
-            tool_identity=caller.tool.identity,
-            tool_thumbprint=caller.tool.thumbprint,
-            ticket_id=request.ticket_id,
-            purpose=request.purpose,
-            audience=audience,
-            levels={f.name: f.level for f in fields if f.level is not None},
-            policy_version=str(row["policy_version"]),
-            create_time=row["create_time"],
-            expire_time=row["expire_time"],
-            roles=roles,
-            trace_id=row["trace_id"],
-        )
+        grant = _grant(caller, request, audience, roles, fields, row)
         return GrantAnswer(
             grant_id=grant.grant_id,
             decision_id=row["decision_id"],
@@ -298,6 +292,31 @@ class GrantCreation:
             expire_time=grant.expire_time,
             trace_id=grant.trace_id,
         )
+
+
+def _grant(
+    caller: Caller,
+    request: GrantRequest,
+    audience: str,
+    roles: frozenset[str],
+    fields: tuple[FieldDecision, ...],
+    row: Any,
+) -> Grant:
+    return Grant(
+        grant_id=row["grant_id"],
+        agent=caller.principal.agent,
+        tool_identity=caller.tool.identity,
+        tool_thumbprint=caller.tool.thumbprint,
+        ticket_id=request.ticket_id,
+        purpose=request.purpose,
+        audience=audience,
+        levels={f.name: f.level for f in fields if f.level is not None},
+        policy_version=str(row["policy_version"]),
+        create_time=row["create_time"],
+        expire_time=row["expire_time"],
+        roles=roles,
+        trace_id=row["trace_id"],
+    )
 
 
 def _choose_customer(standing: Standing, wanted: str) -> str | None:

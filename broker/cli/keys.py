@@ -100,12 +100,18 @@ def revoke(
 def list_keys(guard: Guard = False, log: LogFlag = False, as_json: Json = False) -> None:
     """List keys with their state, never their secrets.
 
+    As JSON with the public half of every signing key there ever was: old receipts verify with those of keys
+    that are gone and published no more.
+
     \b
     Example:
       broker keys list
+      broker keys list --json | jq '{keys: map(.public)}' > all.jwks
       broker keys list --guard --json
       broker keys list --log          # `broker audit key` writes the one that auditors verify with
     """
+    from broker.keys import published
+
     rows: list[dict[str, Any]]
     if log:
         rows = _list_log(read_settings("tlog_keys_dir"))
@@ -119,6 +125,7 @@ def list_keys(guard: Guard = False, log: LogFlag = False, as_json: Json = False)
                 "create_time": datetime.fromtimestamp(key.create_time, UTC),
                 "sign_time": datetime.fromtimestamp(key.sign_time, UTC),
                 "gone_time": None if key.gone_time is None else datetime.fromtimestamp(key.gone_time, UTC),
+                **({"public": published(key)} if as_json else {}),
             }
             for key in _folder(read_settings("keys_dir")).list(time.time())
         ]

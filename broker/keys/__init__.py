@@ -10,7 +10,15 @@ Invariants:
 
 from broker.keys.folder import KeyFolder, KeyInfo, KeyState, write_durably
 from broker.keys.log import LogKeyFolder, LogKeys, Rotation
-from broker.keys.signing import ALGORITHM, FileSigner, Signer, SigningKeys, sign_compact
+from broker.keys.signing import (
+    ALGORITHM,
+    FileSigner,
+    Signer,
+    SigningKeys,
+    compact_length,
+    published,
+    sign_compact,
+)
 
 __all__ = [
     "ALGORITHM",
@@ -23,6 +31,8 @@ __all__ = [
     "Rotation",
     "Signer",
     "SigningKeys",
+    "compact_length",
+    "published",
     "sign_compact",
     "write_durably",
 ]

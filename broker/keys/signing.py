@@ -26,6 +26,8 @@ LOOK_INTERVAL = 1.0
 """Seconds between looks at the manifest: a revoked key is out of every process after this."""
 
 _COORDINATE_BYTES = 32
+_KID_LENGTH = 43  # a thumbprint
+_SIGNATURE_LENGTH = 88  # 64 bytes, and the two dots
 _ES256 = ec.ECDSA(hashes.SHA256())
 _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
@@ -209,7 +211,7 @@ class SigningKeys:
         self._active = self._signers.get(active.kid) if active else None
         self._living = jose.KeySet(key.public for key in living)
         self._known = jose.KeySet(key.public for key in self._infos)
-        self._jwks = json.dumps({"keys": [_published(key) for key in living]})
+        self._jwks = json.dumps({"keys": [published(key) for key in living]})
 
     def _file_signer(self, key: KeyInfo) -> Signer:
         return FileSigner(key.kid, self._folder.private_key(key.kid))
@@ -221,7 +223,13 @@ def sign_compact(signer: Signer, header: Mapping[str, str], claims: Mapping[str,
     return f"{signing_input}.{_base64url(signer.sign(signing_input.encode('ascii')))}"
 
 
-def _published(key: KeyInfo) -> dict[str, object]:
+def compact_length(header: Mapping[str, str], claims: Mapping[str, object]) -> int:
+    """Gives the length of what `sign_compact` would make, whichever key of ours signs."""
+    return len(_header("k" * _KID_LENGTH, tuple(header.items()))) + len(_segment(claims)) + _SIGNATURE_LENGTH
+
+
+def published(key: KeyInfo) -> dict[str, object]:
+    """Gives a key's public half as the JWK that we publish while it lives."""
     return {**jose.public_jwk(key.public.public), "kid": key.kid, "alg": ALGORITHM, "use": "sig"}
 
 

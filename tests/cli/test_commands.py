@@ -239,7 +239,11 @@ class TestKeys:
         assert broker("keys", "rotate", "--now").code == 2
         assert broker("keys", "revoke", first[0]["key_id"], "--json").data["revoked"] == first[0]["key_id"]
 
-        assert [key["state"] for key in broker("keys", "list", "--json").data] == ["gone", "active"]
+        last = broker("keys", "list", "--json").data
+        assert [key["state"] for key in last] == ["gone", "active"]
+        assert last[0]["public"] == first[0]["public"]
+        assert {key["public"]["kid"] for key in last} == {key["key_id"] for key in last}
+        assert "d" not in first[0]["public"]
 
 
 class TestFeed:

@@ -74,13 +74,25 @@ class TestMint:
         assert "f" * 32 not in text
 
     def test_too_many_fields(self, world):
-        """A grant that no request could carry is refused when it is made."""
+        """A grant that no request could carry is refused before it is made."""
         levels = {f"customer.field_{n:04}": Level.MASKED for n in range(300)}
         with pytest.raises(RequestMalformedError):
-            world.grants.mint(world.grant(levels=levels))
+            world.grants.check_length(world.grant(levels=levels))
 
         few = dict(list(levels.items())[:100])
+        world.grants.check_length(world.grant(levels=few))
         assert len(world.grants.mint(world.grant(levels=few))) < jose.MAX_TOKEN_BYTES
+
+    def test_length_is_exact(self, world, monkeypatch):
+        """What is told before a grant is made is what its token then takes, to the byte."""
+        grant = world.grant(agent=Agent("https://id.example", "auth0|\u00e9|x"))
+        length = len(world.grants.mint(grant))
+        monkeypatch.setattr(jose, "MAX_TOKEN_BYTES", length)
+        world.grants.check_length(grant)
+        monkeypatch.setattr(jose, "MAX_TOKEN_BYTES", length - 1)
+
+        with pytest.raises(RequestMalformedError):
+            world.grants.check_length(grant)
 
     async def test_unusual_subjects(self, world):
         """A subject may hold what separates issuer and subject: it is cut at the first."""

@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,11 @@ from joserfc import jwt as other_jwt
 from joserfc.jwk import KeySet as OtherKeySet
 
 from broker import jose
+from broker.client import ReceiptInvalidError, verify_receipt
+from broker.client.receipts import root_of
 from broker.errors import StartupError, TokenInvalidError
-from broker.keys import FileSigner, KeyFolder, KeyState, SigningKeys
+from broker.keys import FileSigner, KeyFolder, KeyState, SigningKeys, published
+from tests.client.test_receipts import receipt
 from tests.jose.forge import base64url
 
 NOW = 1_800_000_000.0
@@ -165,6 +169,21 @@ class TestRotation:
 
         folder.rotate(NOW)
         assert len(list(folder.folder.glob("*.pem"))) == 2  # the orphan is swept
+
+    def test_an_old_receipt_is_verified_with_a_key_that_is_gone(self, folder, clock):
+        """Published it is no more; the public half that the folder keeps proves the receipt as it did."""
+        keys = SigningKeys(folder, clock)
+        unsigned = receipt()
+        root = base64url(root_of(unsigned.leaf, unsigned.leaf_index, unsigned.tree_size, unsigned.path))
+        claims = {"root": root, "size": unsigned.tree_size, "iat": int(NOW)}
+        old = replace(unsigned, signed_root=keys.sign({"typ": "broker-receipt+jwt"}, claims))
+        assert verify_receipt(old, keys.jwks())
+        folder.rotate(NOW)
+        clock.now += LEAD + OVERLAP
+        with pytest.raises(ReceiptInvalidError):
+            verify_receipt(old, keys.jwks())
+
+        assert verify_receipt(old, {"keys": [published(key) for key in folder.list(clock.now)]})
 
 
 class TestRevocation:

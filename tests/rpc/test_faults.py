@@ -11,7 +11,7 @@ import pytest_asyncio
 from grpc_health.v1 import health_pb2
 
 from broker.v1 import access_service_pb2 as pb
-from tests.rpc.company import eventually
+from tests.rpc.company import creation, eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -92,6 +92,28 @@ async def test_unknown_failures(company, broken, name, request_, what):
         granted = await company.grant(alice, await company.ticket())  # the others go on
         read = pb.ReadRecordRequest(grant_token=granted.grant_token, fields=["customer.name"])
         assert (await alice.call(READ, read)).code == "OK"
+
+
+async def test_a_grant_too_long_is_never_said_to_be_granted(company):
+    """Where the token would be too long for any request, nothing is on record but the refusal."""
+    ticket = await company.ticket()
+    async with (
+        company.worker("import broker.authn; from broker import jose; jose.MAX_TOKEN_BYTES = 200") as worker,
+        company.peer("alice", target=worker.target) as alice,
+        company.peer("alice") as elsewhere,
+    ):
+        grants = "kind = 'grant'"
+        before = await company.count(grants)
+        answer = await alice.call(CREATE, creation(ticket))
+
+        assert (answer.code, answer.reason, answer.fields) == (
+            "INVALID_ARGUMENT",
+            "REQUEST_MALFORMED",
+            ["fields"],
+        )
+        assert await company.count(grants) == before
+        assert (await elsewhere.call(CREATE, creation(ticket))).code == "OK"
+        assert await company.count(grants) == before + 1
 
 
 HELD = """
