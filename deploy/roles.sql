@@ -13,7 +13,7 @@ BEGIN
         SELECT * FROM (VALUES
             -- owns schema broker, runs `broker migrate`; no process of the service uses it
             ('broker_owner', 'LOGIN'),
-            -- the access workers: call functions, read tickets; write no table
+            -- the access workers: call functions, read tickets; write no table but those of the spans
             ('broker_access', 'LOGIN'),
             -- the admin process: policy activation and containment
             ('broker_admin', 'LOGIN'),
