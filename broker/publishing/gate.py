@@ -137,7 +137,7 @@ def examine(question: Question, say: Say = lambda _text: None) -> Examination:
     wider, narrowing = [*unread, *forgotten, *changes.wider], list(changes.narrower)
     if not question.replaces_tests:
         refusals += [*tests.outdated, *tests.broken, *tests.lost]
-    elif wider or weaker or tests.broken:  # then they may have failed for that
+    elif wider or weaker or tests.broken or not narrowing:  # then they did not fail for what is taken away
         weaker += [*tests.broken, *tests.outdated]
     else:
         narrowing += tests.outdated

@@ -142,7 +142,8 @@ def _asked(catalog: Catalog, tests: Mapping[str, str], was: Catalog) -> Iterator
     for case in read_apart(tests, foreseeing(catalog))[0].cases:
         if _place(case) in readable:
             then = [bound for bound in before.get(_place(case), ()) if bound.field in names]
-            yield case, list(dict.fromkeys((*bounds_of(case), *then)))
+            both = dict.fromkeys((*bounds_of(case), *then))
+            yield case, [bound for bound in both if bound.most or not bound.of_field_to_come]
 
 
 def _there(asked: tuple[Case, list[Bound]]) -> tuple[Case, list[str]]:

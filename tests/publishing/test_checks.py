@@ -27,10 +27,12 @@ UNMASKED = NOTED.replace("mask: email", "mask: text").replace("mask: phone", "ma
 
 STEPS = {
     "other masks": UNMASKED,
-    "other names": UNMASKED.replace("email: {", "mail: {").replace("phone: {", "call: {"),
-    "other columns": UNMASKED.replace("column: email", "column: mail").replace(
-        "column: phone", "column: call"
-    ),
+    "other names": UNMASKED.replace("email: {", "e: {")
+    .replace("phone: {", "p: {")
+    .replace("notes: {", "n: {"),
+    "other columns": UNMASKED.replace("column: e", "column: x")
+    .replace("column: p", "column: y")
+    .replace("column: notes", "column: z"),
     "another class": UNMASKED.replace("contact", "reach"),
     "only what does not tell what it is": without(NOTED, PHONE, EMAIL),
 }
@@ -183,6 +185,41 @@ def test_one_line_that_narrows_outdates_no_test_as_a_whole():
     alone = examined(starting(rewritten(shut)), STARTING, replaces_tests=True)
     assert (alone.refusals, alone.widening) == ((), ())  # the control arm
     assert sum("does not pass" in text for text in alone.narrowing) >= len(failing)
+
+
+@pytest.mark.attack("C14")
+def test_a_test_that_failed_before_is_no_narrowing():
+    """What a broken glass left failing in force is edited by two: beside nothing narrower it is not alone."""
+    failing = TEST.replace("expect: {not_clear: class:contact}", "expect: {clear: class:contact}", 1)
+    held = bundle(tests={"tests/small.yaml": failing})
+    idle = examined(bundle(), held, replaces_tests=True)
+    narrower = examined(bundle(NARROWER), held, replaces_tests=True)
+
+    assert (idle.refusals, idle.only_narrows, idle.widens) == ((), False, True)
+    assert narrower.only_narrows  # the control arm: at least so much is what serves
+
+
+@pytest.mark.attack("C14")
+def test_a_class_shut_altogether_is_edited_alone():
+    """What served is outdated, of fields to come as well; what protects stays."""
+    serves = TEST.replace(
+        "expect: {not_clear: class:contact}", "expect: {masked: class:contact, clear: class:profile}"
+    )
+    shut = more(RULES, "p, tier1, any, any, any, any, any, any, contact, any, deny")
+    shut = more(shut, "p, tier1, any, any, any, any, any, any, profile, any, deny")
+    serves = serves.replace(
+        "ticket: {provenance: routed}",
+        "ticket: {relation: assignee, provenance: routed, opened_by: customer}\n    purpose: resolve",
+    )
+    closed = serves.replace("masked: class:contact, clear: class:profile", "withheld: every")
+    found = examined(
+        bundle(shut, tests={"tests/a.yaml": closed}),
+        bundle(tests={"tests/a.yaml": serves}),
+        replaces_tests=True,
+    )
+
+    assert examined(bundle(tests={"tests/a.yaml": serves}), bundle()).refusals == ()  # the control arm
+    assert (found.refusals, found.widening) == ((), ())
 
 
 LESS = {
