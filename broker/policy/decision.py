@@ -127,24 +127,24 @@ def load(files: PolicyFiles, version: str, *, thorough: bool = False, today: dat
 def load_known(
     files: PolicyFiles,
     version: str,
-    models: Models = KNOWN,
+    models: Models | None = None,
     *,
     thorough: bool = False,
     today: date | None = None,
 ) -> Policy:
-    """Loads a policy that may be of an older release, for comparing and replaying; never to serve it.
+    """Loads a policy that may be of an older release, to look at it, compare or replay; never to serve it.
 
     Args:
         files: the five files.
         version: a name for it.
-        models: the known models, by hash; each with its columns of facts.
+        models: the known models, by hash, each with its columns of facts; None: all of this release's.
         thorough: as for `load`.
         today: as for `load`.
 
     Raises:
         PolicyInvalidError: with everything that is wrong; an unknown model is.
     """
-    return compile_files(files, models, today=today).judged(version, thorough=thorough)
+    return compile_files(files, models or KNOWN, today=today).judged(version, thorough=thorough)
 
 
 def compile_files(files: PolicyFiles, models: Models = SERVED, *, today: date | None = None) -> Compiled:

@@ -1,4 +1,4 @@
-"""Policies by name, as `compare`, `replay` and `shadow start` take them: folders, versions and proposals."""
+"""Policies by name, as the verbs that look at one take them: folders, versions and proposals."""
 
 from __future__ import annotations
 
@@ -63,7 +63,55 @@ def test_only_what_the_broker_keeps_needs_a_person(broker, company, tmp_path, mo
     assert (nobody.code, "--as" in nobody.err) == (2, True)
 
 
-@pytest.mark.parametrize("verb", [("compare", "policies"), ("shadow", "start"), ("replay",)])
+FACTS = ("--purpose", "call-back", "--relation", "assignee", "--kind", "general", "--provenance", "routed",
+         "--opened-by", "customer", "--presence", "absent")  # fmt: skip
+LOOKS = {
+    "check": (),
+    "test": (),
+    "matrix": ("--roles", "tier1"),
+    "explain": ("--roles", "tier1", *FACTS, "--field", "customer.phone"),
+    "who-can": ("customer.phone",),
+}
+
+
+@pytest.mark.parametrize("verb", LOOKS)
+def test_verbs_that_look_take_versions_and_proposals(broker, company, here, narrower, proposal, verb):
+    """What the broker keeps is looked at as the folder is that it came from, and needs a person."""
+    boris = ("--as", "boris", *here)
+    for kept, folder in (("1", company.layout.policies), (proposal, narrower)):
+        of_folder = broker("policy", verb, folder, *LOOKS[verb], "--json")
+        of_kept = broker("policy", verb, kept, *LOOKS[verb], "--json", *boris)
+        assert (of_kept.code, of_kept.data) == (of_folder.code, of_folder.data), of_kept.err
+        assert of_folder.code == 0
+        assert broker("policy", verb, kept, *LOOKS[verb], *here).code == 2  # nobody asks
+
+
+def test_findings_in_what_the_broker_keeps_say_where(broker, here, proposal):
+    """Their place is the file of the version or the proposal; a code-review tool has its name."""
+    boris = ("--on", "2098-01-01", "--as", "boris", *here)
+    said = broker("policy", "check", proposal, *boris)
+    assert f"proposal {proposal}, policy.csv:" in said.out
+    found = broker("policy", "check", proposal, "--format", "sarif", *boris).data["runs"][0]["results"]
+    uris = {r["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] for r in found}
+    assert f"{proposal}/policy.csv" in uris
+
+
+def test_a_golden_matrix_is_a_folders(broker, here):
+    """There is no file to write or to compare beside a version."""
+    for option in ("--update", "--check"):
+        said = broker("policy", "matrix", "1", option, "--as", "boris", *here)
+        assert (said.code, "folder" in said.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ("compare", "policies"),
+        ("shadow", "start"),
+        ("replay",),
+        *((verb, *LOOKS[verb]) for verb in LOOKS if verb != "who-can"),
+    ],
+)
 def test_a_name_of_nothing(broker, here, tmp_path, monkeypatch, company, verb):
     """What is no folder is wrong usage; what the broker does not keep is its refusal."""
     monkeypatch.chdir(tmp_path)

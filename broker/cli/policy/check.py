@@ -1,4 +1,4 @@
-"""`broker policy check`: what is wrong with a folder of policy files, for people, programs and reviews."""
+"""`broker policy check`: what is wrong with the files of a policy, for people, programs and reviews."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from broker.cli.output import print_json, print_line, progress, say
-from broker.cli.policy.options import Directory, Json, sentence, summary
+from broker.cli.policy import named
+from broker.cli.policy.options import Json, sentence, summary
 
 if TYPE_CHECKING:
     from broker.policy import Policy, PolicyFiles
@@ -28,7 +29,8 @@ class Form(StrEnum):
 
 
 def check(
-    directory: Directory,
+    administrator: named.Finding,
+    policy_name: named.Draft,
     form: Annotated[
         Form, typer.Option("--format", help="For people, for programs, or SARIF 2.1.0 for code-review tools.")
     ] = Form.TEXT,
@@ -52,48 +54,50 @@ def check(
     Example:
       broker policy check policies --strict
       broker policy check policies --format sarif > policy.sarif
+      broker policy check 3 --as anna
     """
     from broker.policy.lint.sarif import as_sarif
 
-    report, checked = _check(directory, on.date() if on else datetime.now(UTC).date())
+    report, checked = _check(policy_name, administrator, on.date() if on else datetime.now(UTC).date())
     failed = not report.ok or (strict and bool(report.warnings))
     if form is Form.SARIF:
-        print_json(as_sarif(report, directory.as_posix()))
+        print_json(as_sarif(report, Path(policy_name).as_posix()))
     elif as_json or form is Form.JSON:
         print_json({**(summary(*checked) if checked else {}), **report.as_mapping()})
     else:
-        _print(report, directory)
+        _print(report, policy_name)
         if checked:
             say(sentence(checked[1]))
     if failed:
         raise typer.Exit(FAILED)
 
 
-def _check(directory: Path, today: date) -> tuple[LintReport, tuple[PolicyFiles, Policy] | None]:
+def _check(
+    name: str, administrator: named.Finding, today: date
+) -> tuple[LintReport, tuple[PolicyFiles, Policy] | None]:
     """Lints, and holds files without an error against Casbin."""
     from broker.errors import PolicyInvalidError
-    from broker.policy import PolicyFiles, load
+    from broker.policy import load
     from broker.policy.lint import Finding, LintReport, lint
     from broker.rpc.admin import METHOD_NAMES
 
-    with progress("Reading the policy") as now:
-        try:
-            files = PolicyFiles.from_directory(directory)
+    try:
+        files = named.files(name, administrator)
+        with progress("Reading the policy") as now:
             report = lint(files, today=today, methods=[f"/{name}" for name in METHOD_NAMES], say=now)
             if not report.ok:
                 return report, None
             now("Comparing the policy with Casbin")
             return report, (files, load(files, "candidate", thorough=True, today=today))
-        except PolicyInvalidError as exc:  # no five files, or Casbin differs
-            return LintReport.of(Finding.parse(text) for text in exc.findings), None
+    except PolicyInvalidError as exc:  # no five files, or Casbin differs
+        return LintReport.of(Finding.parse(text) for text in exc.findings), None
 
 
-def _print(report: LintReport, directory: Path) -> None:
+def _print(report: LintReport, name: str) -> None:
     for finding in report.findings:
+        file = f"{named.called(name)}, {finding.file}" if named.is_kept(name) else Path(name) / finding.file
         weight = f"{finding.severity}, accepted" if finding.accepted else finding.severity.value
-        print_line(
-            f"{directory / finding.file}:{finding.line}: {weight}: {finding.sentence} [{finding.name}]"
-        )
+        print_line(f"{file}:{finding.line}: {weight}: {finding.sentence} [{finding.name}]")
         if said := finding.accepted or finding.hint:
             print_line(f"    {said}")
     counts = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
@@ -10,12 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from broker.cli.output import print_json, print_line, progress
-from broker.cli.persons import Administrator, run
 from broker.cli.policy import named
 from broker.cli.policy.options import Json
 
 if TYPE_CHECKING:
-    from broker.policy import PolicyFiles
     from broker.policy.compare import Comparison, Side
 
 FAILED = 1
@@ -47,7 +44,7 @@ Named = Annotated[
 
 
 def compare(
-    administrator: Callable[[], Administrator],
+    administrator: named.Finding,
     old: Named,
     new: Named,
     fail_on: Annotated[
@@ -69,13 +66,17 @@ def compare(
       broker policy compare policies draft --fail-on widening
       broker policy compare 3 draft --as anna
     """
+    from broker.policy import PolicyFiles
     from broker.policy.compare import Side
     from broker.policy.compare import compare as compare_policies
 
     today = datetime.now(UTC).date()
-    texts = _files((old, new), administrator)
+    texts = named.texts((old, new), administrator)
     with progress("Reading both sides") as now:
-        before, after = (Side.of_files(named.called(name), texts[name], today=today) for name in (old, new))
+        before, after = (
+            Side.of_files(named.called(name), PolicyFiles.from_mapping(texts[name].files), today=today)
+            for name in (old, new)
+        )
         comparison = compare_policies(before.policy, after.policy, now)
     if as_json:
         print_json({"old": before.name, "new": after.name, **comparison.as_mapping()})
@@ -83,22 +84,6 @@ def compare(
         show(comparison, before, after)
     if fails(comparison, fail_on):
         raise typer.Exit(FAILED)
-
-
-def _files(names: Sequence[str], administrator: Callable[[], Administrator]) -> dict[str, PolicyFiles]:
-    """Reads folders, then what the broker keeps, over one channel."""
-    from broker.client import PolicyClient
-    from broker.policy import PolicyFiles
-
-    kept = {name for name in names if named.is_kept(name)}
-    found = {name: PolicyFiles.from_directory(named.folder(name)) for name in names if name not in kept}
-    if not kept:
-        return found
-
-    async def ask(client: PolicyClient) -> dict[str, PolicyFiles]:
-        return {name: PolicyFiles.from_mapping((await named.kept(client, name)).files) for name in kept}
-
-    return found | run(administrator(), PolicyClient, ask)
 
 
 def show(comparison: Comparison, old: Side, new: Side) -> None:

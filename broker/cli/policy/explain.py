@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from broker.cli.output import print_json, print_line
-from broker.cli.policy.options import Directory, Json, read, role_set
+from broker.cli.policy import named
+from broker.cli.policy.options import Json, read, role_set
 from broker.errors import StartupError
 from broker.model import Facts, Level, OpenedBy, Presence, Provenance, Relation
 
@@ -24,7 +25,8 @@ HEADS = {
 
 
 def explain(
-    directory: Directory,
+    administrator: named.Finding,
+    policy_name: named.Draft,
     roles: Annotated[
         str, typer.Option("--roles", help="The agent's role, or roles: tier1+billing; '' for none.")
     ],
@@ -48,10 +50,11 @@ def explain(
     Example:
       broker policy explain policies --roles tier1 --purpose call-back --relation assignee \\
         --kind general --provenance routed --opened-by customer --presence absent --field customer.phone
+      broker policy explain 3 --roles tier1 ... --field customer.phone --as anna
     """
     from broker.policy.explain import explain_point
 
-    policy = read(directory)
+    policy = read(named.files(policy_name, administrator))
     held = role_set(policy, roles) if roles else frozenset[str]()
     facts = Facts(
         purpose=_known("--purpose", purpose, policy.catalog.purposes),
@@ -75,7 +78,8 @@ def explain(
 
 
 def who_can(
-    directory: Directory,
+    administrator: named.Finding,
+    policy_name: named.Draft,
     field: Annotated[str, typer.Argument(metavar="FIELD", help="A field, as customer.phone.")],
     level: Annotated[Level | None, typer.Option("--level", help="Only at this level, or more.")] = None,
     roles: Annotated[
@@ -98,11 +102,12 @@ def who_can(
     Example:
       broker policy who-can policies customer.phone --kind billing
       broker policy who-can policies customer.phone --level clear
+      broker policy who-can 3 customer.phone --as anna
     """
     from broker.policy.everywhere import default_role_sets, note_on
     from broker.policy.who_can import who_can as ways_of
 
-    policy = read(directory)
+    policy = read(named.files(policy_name, administrator))
     fixed = {
         "purpose": _known("--purpose", purpose, policy.catalog.purposes) if purpose else "",
         "relation": relation or "",

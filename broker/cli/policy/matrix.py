@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from broker.cli.output import CommandFailedError, print_json, print_line, progress, say
-from broker.cli.policy.options import Directory, Json, read, role_set
+from broker.cli.policy import named
+from broker.cli.policy.options import Json, read, role_set
 from broker.errors import StartupError
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ class Form(StrEnum):
 
 
 def matrix(
-    directory: Directory,
+    administrator: named.Finding,
+    policy_name: named.Draft,
     roles: Annotated[
         list[str] | None,
         typer.Option("--roles", help="A role, or several that one agent has: tier1+billing. Repeatable."),
@@ -55,6 +57,7 @@ def matrix(
       broker policy matrix policies --roles tier1+billing
       broker policy matrix policies --format html > matrix.html
       broker policy matrix policies --update
+      broker policy matrix 3 --as anna
     """
     from broker.policy.matrix import as_csv, as_html, as_mapping, as_text
     from broker.policy.matrix import matrix as make
@@ -63,11 +66,13 @@ def matrix(
         raise StartupError("--update writes what --check would compare: ask for one of them")
     if (update or check) and roles:
         raise StartupError(f"{GOLDEN} holds the roles of the policy: leave out --roles")
-    policy = read(directory)
+    if (update or check) and named.is_kept(policy_name):
+        raise StartupError(f"--update and --check are for a folder's {GOLDEN}; {policy_name} is none")
+    policy = read(named.files(policy_name, administrator))
     with progress("Working out the matrix"):
         made = make(policy, [role_set(policy, text) for text in roles] if roles else None)
     if update or check:
-        _golden(directory / GOLDEN, made, update=update)
+        _golden(Path(policy_name) / GOLDEN, made, update=update)
     elif as_json:
         print_json(as_mapping(made))
     else:

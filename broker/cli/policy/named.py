@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import typer
 
+from broker.cli.persons import Administrator, run
 from broker.errors import StartupError
 
 if TYPE_CHECKING:
     from broker.client import PolicyClient, PolicyText
+    from broker.policy import PolicyFiles
+
+Finding = Callable[[], Administrator]
+"""Finds who asks; only done where the broker is asked."""
 
 Draft = Annotated[
     str,
@@ -42,8 +48,8 @@ async def kept(client: PolicyClient, name: str) -> PolicyText:
     return (await client.proposal(name))[1]
 
 
-def text(name: str) -> PolicyText | None:
-    """Gives the five files of a folder; None for what the broker keeps.
+def text(name: str, *, tests: bool = False) -> PolicyText | None:
+    """Gives the five files of a folder, and its tests where these are wanted; None for what the broker keeps.
 
     Raises:
         StartupError: it is neither.
@@ -51,8 +57,39 @@ def text(name: str) -> PolicyText | None:
     """
     from broker.client import PolicyText
     from broker.policy import PolicyFiles
+    from broker.policy.suite import read_test_files
 
-    return None if is_kept(name) else PolicyText(PolicyFiles.from_directory(folder(name)).texts)
+    if is_kept(name):
+        return None
+    path = folder(name)
+    return PolicyText(PolicyFiles.from_directory(path).texts, read_test_files(path) if tests else {})
+
+
+def texts(names: Sequence[str], administrator: Finding, *, tests: bool = False) -> dict[str, PolicyText]:
+    """Reads folders, with their tests where these are wanted, then what the broker keeps, over one channel.
+
+    Raises:
+        StartupError: a name is neither, or nobody is told of who asks.
+        PolicyInvalidError: a folder's files cannot be read.
+    """
+    from broker.client import PolicyClient
+
+    found = {name: known for name in names if (known := text(name, tests=tests)) is not None}
+    missing = [name for name in dict.fromkeys(names) if name not in found]
+    if not missing:
+        return found
+
+    async def ask(client: PolicyClient) -> dict[str, PolicyText]:
+        return {name: await kept(client, name) for name in missing}
+
+    return found | run(administrator(), PolicyClient, ask)
+
+
+def files(name: str, administrator: Finding) -> PolicyFiles:
+    """Gives the five files of a policy; raises as `texts` does."""
+    from broker.policy import PolicyFiles
+
+    return PolicyFiles.from_mapping(texts([name], administrator)[name].files)
 
 
 def folder(name: str) -> Path:

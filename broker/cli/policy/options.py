@@ -1,4 +1,4 @@
-"""What the verbs of `broker policy` share: their options, and how a folder becomes a checked policy."""
+"""What the verbs of `broker policy` share: their options, and how files become a policy to look at."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ BaseVersion = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 
 
-def read(directory: Path) -> Policy:
-    """Reads a folder of policy files in order to look at it, also one that an older release would serve.
+def read(files: PolicyFiles) -> Policy:
+    """Reads the files of a policy in order to look at it, also of one that only an older release would serve.
 
     Raises:
         PolicyInvalidError: with every finding.
     """
-    from broker.policy import PolicyFiles, load
+    from broker.policy.decision import load_known
 
     with progress("Reading and checking the policy against Casbin"):
-        return load(PolicyFiles.from_directory(directory), "candidate", thorough=False)
+        return load_known(files, "candidate")
 
 
 def summary(files: PolicyFiles, policy: Policy) -> dict[str, object]:

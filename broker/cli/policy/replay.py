@@ -47,6 +47,8 @@ def replay(
       broker policy replay drafts/wider --since 30d --as anna
       broker policy replay policies --since 2026-11-01 --until 2026-11-08 --json
     """
+    from broker.policy import PolicyFiles
+
     now = datetime.now(UTC)
     begin, end = moment(since, "--since", now), moment(until, "--until", now) if until else now
     if begin >= end:
@@ -59,7 +61,7 @@ def replay(
         )
     else:
         settings = read_settings("admin_dsn")
-        policy = read(named.folder(draft))
+        policy = read(PolicyFiles.from_directory(named.folder(draft)))
         report = asyncio.run(_replay(settings.admin_dsn, policy, begin, end))
     if as_json:
         print_json(report.as_mapping())

@@ -1,33 +1,37 @@
-"""`broker policy test`: a folder's policy against its tests, and against those that nobody can take away."""
+"""`broker policy test`: a policy against its tests, and against those that nobody can take away."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from broker.cli.output import print_json, print_line, progress, say
+from broker.cli.policy import named
 from broker.cli.policy.options import Json
 
 if TYPE_CHECKING:
+    from broker.client import PolicyText
     from broker.policy.suite import SuiteReport
 
 FAILED = 1
 
 
 def run_tests(
-    directory: Annotated[
-        Path,
-        typer.Argument(metavar="DIR", exists=True, file_okay=False, help="Policy folder, with tests/."),
-    ] = Path("policies"),
+    administrator: named.Finding,
+    policy_name: Annotated[
+        str,
+        typer.Argument(
+            metavar="DIR|VERSION|PROPOSAL", help="Folder of a policy, with tests/, or what `list` prints."
+        ),
+    ] = "policies",
     cover: Annotated[
         bool, typer.Option("--cover", help="Fail where a rule is reached by no test, too.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Run the policy's tests: DIR/tests/*.yaml, and the incident tests that the broker brings along.
+    """Run the policy's tests: tests/*.yaml, and the incident tests that the broker brings along.
 
     Prints a sentence for each thing that comes out otherwise than expected, and the rules that no test
     reaches.
@@ -38,8 +42,9 @@ def run_tests(
     \b
     Example:
       broker policy test policies --cover
+      broker policy test 3 --as anna
     """
-    report = _run(directory)
+    report = _run(named.texts([policy_name], administrator, tests=True)[policy_name])
     if as_json:
         print_json(report.as_mapping())
     else:
@@ -48,18 +53,20 @@ def run_tests(
         raise typer.Exit(FAILED)
 
 
-def _run(directory: Path) -> SuiteReport:
+def _run(text: PolicyText) -> SuiteReport:
     """Runs all tests.
 
     Raises:
         PolicyInvalidError: the policy or a test file is wrong.
     """
-    from broker.policy import PolicyFiles, load
-    from broker.policy.suite import incident_suite, read_suites, read_test_files, run
+    from broker.policy import PolicyFiles
+    from broker.policy.decision import load_known
+    from broker.policy.suite import incident_suite, read_suites, run
 
     with progress("Reading the policy and its tests") as now:
-        policy = load(PolicyFiles.from_directory(directory), "candidate", today=datetime.now(UTC).date())
-        suites = incident_suite(policy.catalog) + read_suites(read_test_files(directory), policy.catalog)
+        files = PolicyFiles.from_mapping(text.files)
+        policy = load_known(files, "candidate", today=datetime.now(UTC).date())
+        suites = incident_suite(policy.catalog) + read_suites(text.tests, policy.catalog)
         now("Running the tests")
         return run(policy, suites)
 
