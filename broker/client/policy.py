@@ -151,18 +151,32 @@ class PolicyClient(AdminPort):
         return wire.report(await self._personal(self._stub.Replay, request, timeout=EXAMINATION, safe=False))
 
     async def explain(
-        self, roles: Sequence[str], facts: Mapping[str, str], fields: Sequence[str]
+        self, roles: Sequence[str], facts: Mapping[str, str], fields: Sequence[str], *, version: str = ""
     ) -> dict[str, Any]:
-        """Says why the version in force decides fields as it does; `facts` by their names in the ledger."""
-        request = pb.ExplainRequest(roles=roles, fields=fields, **facts)
+        """Says why a version decides fields as it does, by default the one in force.
+
+        `facts` have their names in the ledger.
+        """
+        request = pb.ExplainRequest(roles=roles, fields=fields, version=version, **facts)
         return wire.report(await self._personal(self._stub.Explain, request, timeout=EXAMINATION))
 
     async def who_can(
-        self, field: str, *, level: str = "", role_sets: Sequence[str] = (), **facts: str
+        self,
+        field: str,
+        *,
+        level: str = "",
+        role_sets: Sequence[str] = (),
+        version: str = "",
+        **facts: str,
     ) -> dict[str, Any]:
-        """Says who can see a field by the version in force, and under which conditions."""
-        request = pb.WhoCanRequest(field=field, level=level, role_sets=role_sets, **facts)
+        """Says who can see a field by a version, by default the one in force, and under which conditions."""
+        request = pb.WhoCanRequest(field=field, level=level, role_sets=role_sets, version=version, **facts)
         return wire.report(await self._personal(self._stub.WhoCan, request, timeout=EXAMINATION))
+
+    async def matrix(self, *, role_sets: Sequence[str] = (), version: str = "") -> dict[str, Any]:
+        """Gives the access matrix of a version, by default the one in force: who sees what, everywhere."""
+        request = pb.GetMatrixRequest(role_sets=role_sets, version=version)
+        return wire.report(await self._personal(self._stub.GetMatrix, request, timeout=EXAMINATION))
 
     async def status(self) -> PolicyStatus:
         """Tells which version is in force, and which one every worker has."""

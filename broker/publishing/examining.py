@@ -138,6 +138,10 @@ class Questions:
             "who_can", bundle, field=field, level=level, role_sets=list(role_sets), facts=dict(facts)
         )
 
+    async def matrix(self, bundle: Bundle, role_sets: Sequence[str]) -> dict[str, Any]:
+        """Says who sees what, everywhere."""
+        return await self._ask("matrix", bundle, role_sets=list(role_sets))
+
     async def replay(
         self, by: Administrator, bundle: Bundle, since: datetime, until: datetime,
         *, seconds: float, wait: float = MOST_WAIT,

@@ -23,6 +23,7 @@ from broker.model import Agent
 from broker.policy import AdminTable, Policy, load
 from broker.policy.bundle import Bundle
 from broker.policy.compare import Area, Direction, compare
+from broker.policy.decision import load_known
 from broker.policy.lint import lint
 from broker.policy.table_digest import table_digest
 from broker.publishing.catalogs import came_back, catalogs_of
@@ -173,7 +174,7 @@ def _active(question: Question) -> tuple[Policy | None, list[str]]:
     if question.active is None:
         return None, ["there is nothing in force to compare with"]
     try:
-        return load(question.active.files, "active", today=question.today), []
+        return load_known(question.active.files, "active", today=question.today), []
     except PolicyInvalidError:
         return None, ["the version in force cannot be read by this release, so nothing could be compared"]
 

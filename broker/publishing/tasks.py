@@ -21,9 +21,11 @@ from broker.model import Facts, Level
 from broker.policy import Policy, PolicyFiles, load
 from broker.policy.bundle import Bundle
 from broker.policy.compare import compare
+from broker.policy.decision import load_known
 from broker.policy.everywhere import OTHER_KIND, default_role_sets, note_on
 from broker.policy.explain import explain_point
 from broker.policy.lint import lint
+from broker.policy.matrix import as_mapping, matrix
 from broker.policy.rules import CONDITIONS
 from broker.policy.suite import incident_suite, read_suites, run
 from broker.policy.who_can import who_can
@@ -31,6 +33,9 @@ from broker.publishing.gate import Question, Seat, examine
 
 MOST_MEMORY = 2 << 30
 """Bytes of address space."""
+
+MOST_MATRIX = 3 << 20
+"""Bytes of a matrix as JSON: an answer of the admin port is 4 MiB at most."""
 
 Task = Mapping[str, Any]
 
@@ -76,7 +81,7 @@ def _test(task: Task) -> dict[str, Any]:
 
 
 def _hold(task: Task) -> dict[str, Any]:
-    policy = _load(bundle_of(task["bundle"]), task)
+    policy = load(bundle_of(task["bundle"]).files, "asked", today=_today(task))  # it is to run
     return {
         "rules": len(policy.book.rules),
         "roles": sorted(policy.roles),
@@ -99,7 +104,7 @@ def _explain(task: Task) -> dict[str, Any]:
 
 def _who_can(task: Task) -> dict[str, Any]:
     policy = _load(bundle_of(task["bundle"]), task)
-    sets = [_roles(policy, names.split("+")) for names in task["role_sets"]] or None
+    sets = _role_sets(policy, task)
     fixed = {name: word for name, word in task["facts"].items() if word}
     catalog = policy.catalog
     _word(fixed.get("purpose"), catalog.purposes, "purpose")
@@ -108,6 +113,14 @@ def _who_can(task: Task) -> dict[str, Any]:
     ways = who_can(policy, _field(policy, task["field"]), level=level, role_sets=sets, **fixed)
     note = "" if sets else note_on(default_role_sets(policy))
     return {"field": task["field"], "ways": [way.as_mapping() for way in ways], "note": note}
+
+
+def _matrix(task: Task) -> dict[str, Any]:
+    policy = _load(bundle_of(task["bundle"]), task)
+    found = as_mapping(matrix(policy, _role_sets(policy, task)))
+    if len(json.dumps(found, ensure_ascii=False).encode()) > MOST_MATRIX:
+        raise PolicyInvalidError(["the matrix is larger than an answer may be; ask for some sets of roles"])
+    return found
 
 
 def _replay(task: Task) -> dict[str, Any]:
@@ -139,6 +152,7 @@ TASKS: Mapping[str, Callable[[Task], dict[str, Any]]] = {
     "hold": lambda task: _findings(_hold, task),
     "compare": lambda task: _findings(_compare, task),
     "explain": lambda task: _findings(_explain, task),
+    "matrix": lambda task: _findings(_matrix, task),
     "who_can": lambda task: _findings(_who_can, task),
     "replay": lambda task: _findings(_replay, task),
 }
@@ -158,7 +172,8 @@ def _findings(work: Callable[[Task], dict[str, Any]], task: Task) -> dict[str, A
 
 
 def _load(bundle: Bundle, task: Task) -> Policy:
-    return load(bundle.files, "asked", today=_today(task))
+    """Loads a policy to look at it: also one of an older release."""
+    return load_known(bundle.files, "asked", today=_today(task))
 
 
 def _today(task: Task) -> date:
@@ -174,6 +189,10 @@ def _field(policy: Policy, name: str) -> str:
 def _word(word: str | None, known: Collection[str], what: str) -> None:
     if word is not None and word not in known:
         raise PolicyInvalidError([f"the policy has no {what} of that name"])
+
+
+def _role_sets(policy: Policy, task: Task) -> list[frozenset[str]] | None:
+    return [_roles(policy, names.split("+")) for names in task["role_sets"]] or None
 
 
 def _roles(policy: Policy, names: list[str]) -> frozenset[str]:

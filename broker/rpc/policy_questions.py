@@ -1,7 +1,8 @@
 """The RPCs of PolicyService that only ask: what is wrong, what would change, who can see what, and why.
 
-Each answers with a JSON object. Those of Test, Replay, Explain and WhoCan are what the commands of the same
-names print with `--json`; `check` adds the counts of a good policy, and `compare` the names of both sides.
+Each answers with a JSON object. Those of Test, Replay, Explain, WhoCan and GetMatrix are what the commands of
+the same names print with `--json`; `check` adds the counts of a good policy, and `compare` the names of both
+sides.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ class PolicyQuestions:
             Method(at + "Replay", pb.ReplayRequest, pb.ReplayResponse, self._replay, **long),
             Method(at + "Explain", pb.ExplainRequest, pb.ExplainResponse, self._explain, **long),
             Method(at + "WhoCan", pb.WhoCanRequest, pb.WhoCanResponse, self._who_can, **long),
+            Method(at + "GetMatrix", pb.GetMatrixRequest, pb.GetMatrixResponse, self._matrix, **long),
         )
 
     async def _validate(self, call: Call, request: pb.ValidateRequest) -> pb.ValidateResponse:
@@ -68,8 +70,7 @@ class PolicyQuestions:
 
     async def _compare(self, call: Call, request: pb.CompareRequest) -> pb.CompareResponse:
         bundle = messages.bundle(request.bundle)
-        number = messages.number(request.base_version, "base_version") if request.base_version else None
-        base = await self._version(number)
+        base = await self._version(_number(request.base_version, "base_version"))
         await self._asked(call, "compare", digest=bundle.digest)
         return pb.CompareResponse(report=_json(await self._questions.compare(base, bundle)))
 
@@ -90,8 +91,8 @@ class PolicyQuestions:
         facts = _facts(request, whole=True)
         fields = checks.field_names(request.fields)
         roles = _words(request.roles, "roles")
-        await self._asked(call, "explain")
-        report = await self._questions.explain(await self._version(None), roles, facts, fields)
+        bundle = await self._asked_about(call, "explain", request.version)
+        report = await self._questions.explain(bundle, roles, facts, fields)
         return pb.ExplainResponse(report=_json(report))
 
     async def _who_can(self, call: Call, request: pb.WhoCanRequest) -> pb.WhoCanResponse:
@@ -99,14 +100,21 @@ class PolicyQuestions:
         (field,) = checks.field_names([request.field], "field")
         if request.level not in {"", *Level}:
             raise RequestMalformedError(field="level", cause="level")
-        sets = request.role_sets
-        if len(sets) > MOST_ROLES:
-            raise RequestMalformedError(field="role_sets", cause="number of sets")
-        for index, names in enumerate(sets):
-            _words(names.split("+"), f"role_sets[{index}]")
-        await self._asked(call, "who can")
-        report = await self._questions.who_can(await self._version(None), field, request.level, sets, facts)
+        sets = _role_sets(request.role_sets)
+        bundle = await self._asked_about(call, "who can", request.version)
+        report = await self._questions.who_can(bundle, field, request.level, sets, facts)
         return pb.WhoCanResponse(report=_json(report))
+
+    async def _matrix(self, call: Call, request: pb.GetMatrixRequest) -> pb.GetMatrixResponse:
+        sets = _role_sets(request.role_sets)
+        bundle = await self._asked_about(call, "get matrix", request.version)
+        return pb.GetMatrixResponse(report=_json(await self._questions.matrix(bundle, sets)))
+
+    async def _asked_about(self, call: Call, act: str, version: str) -> Bundle:
+        """Records the question and gives the version that it is about; "" is the one in force."""
+        number = _number(version, "version")
+        await self._asked(call, act, **({} if number is None else {"version": version}))
+        return await self._version(number)
 
     async def _asked(self, call: Call, act: str, **detail: object) -> None:
         call.decision_id = await self._publisher.looked(messages.by(call), act, **detail)
@@ -130,6 +138,19 @@ def _facts(request: pb.ExplainRequest | pb.WhoCanRequest, *, whole: bool) -> dic
             if word not in FACTS.get(name, {word}):
                 raise RequestMalformedError(field=name, cause="fact")
     return facts
+
+
+def _number(text: str, field: str) -> int | None:
+    """Reads a version's number; none is the one in force."""
+    return messages.number(text, field) if text else None
+
+
+def _role_sets(sets: Sequence[str]) -> Sequence[str]:
+    if len(sets) > MOST_ROLES:
+        raise RequestMalformedError(field="role_sets", cause="number of sets")
+    for index, names in enumerate(sets):
+        _words(names.split("+"), f"role_sets[{index}]")
+    return sets
 
 
 def _words(words: Sequence[str], field: str) -> tuple[str, ...]:

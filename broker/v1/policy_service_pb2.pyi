@@ -1150,6 +1150,7 @@ class ExplainRequest(_message.Message):
     OPENED_BY_FIELD_NUMBER: _builtins.int
     PRESENCE_FIELD_NUMBER: _builtins.int
     FIELDS_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     purpose: _builtins.str
     """Required. A purpose of the catalog."""
     relation: _builtins.str
@@ -1162,6 +1163,8 @@ class ExplainRequest(_message.Message):
     """Required. customer, peer, self, system, imported or unknown."""
     presence: _builtins.str
     """Required. present or absent."""
+    version: _builtins.str
+    """The version that is asked about; empty: the one in force."""
     @_builtins.property
     def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Required. Roles that the agent has, 1 to 32."""
@@ -1181,10 +1184,11 @@ class ExplainRequest(_message.Message):
         opened_by: _builtins.str = ...,
         presence: _builtins.str = ...,
         fields: _abc.Iterable[_builtins.str] | None = ...,
+        version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields", "opened_by", b"opened_by", "presence", b"presence", "provenance", b"provenance", "purpose", b"purpose", "relation", b"relation", "roles", b"roles", "ticket_kind", b"ticket_kind"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields", "opened_by", b"opened_by", "presence", b"presence", "provenance", b"provenance", "purpose", b"purpose", "relation", b"relation", "roles", b"roles", "ticket_kind", b"ticket_kind", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1227,6 +1231,7 @@ class WhoCanRequest(_message.Message):
     PROVENANCE_FIELD_NUMBER: _builtins.int
     OPENED_BY_FIELD_NUMBER: _builtins.int
     PRESENCE_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     field: _builtins.str
     """Required. The field."""
     level: _builtins.str
@@ -1243,6 +1248,8 @@ class WhoCanRequest(_message.Message):
     """Only here. customer, peer, self, system, imported or unknown."""
     presence: _builtins.str
     """Only here. present or absent."""
+    version: _builtins.str
+    """The version that is asked about; empty: the one in force."""
     @_builtins.property
     def role_sets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only these roles, each `tier1` or `tier1+billing`, up to 32; empty: all."""
@@ -1259,10 +1266,11 @@ class WhoCanRequest(_message.Message):
         provenance: _builtins.str = ...,
         opened_by: _builtins.str = ...,
         presence: _builtins.str = ...,
+        version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["field", b"field", "level", b"level", "opened_by", b"opened_by", "presence", b"presence", "provenance", b"provenance", "purpose", b"purpose", "relation", b"relation", "role_sets", b"role_sets", "ticket_kind", b"ticket_kind"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["field", b"field", "level", b"level", "opened_by", b"opened_by", "presence", b"presence", "provenance", b"provenance", "purpose", b"purpose", "relation", b"relation", "role_sets", b"role_sets", "ticket_kind", b"ticket_kind", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1289,6 +1297,58 @@ class WhoCanResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WhoCanResponse: _TypeAlias = WhoCanResponse  # noqa: Y015
+
+@_typing.final
+class GetMatrixRequest(_message.Message):
+    """Asks for the access matrix."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    ROLE_SETS_FIELD_NUMBER: _builtins.int
+    version: _builtins.str
+    """The version that is asked about; empty: the one in force."""
+    @_builtins.property
+    def role_sets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only these sets of roles, each `tier1` or `tier1+billing`, up to 32; empty: each role, and each pair of
+        roles that sees otherwise than its two roles do.
+        """
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.str = ...,
+        role_sets: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["role_sets", b"role_sets", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetMatrixRequest: _TypeAlias = GetMatrixRequest  # noqa: Y015
+
+@_typing.final
+class GetMatrixResponse(_message.Message):
+    """Answers with the access matrix."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPORT_FIELD_NUMBER: _builtins.int
+    report: _builtins.str
+    """Output only. A JSON object."""
+    def __init__(
+        self,
+        *,
+        report: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["report", b"report"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetMatrixResponse: _TypeAlias = GetMatrixResponse  # noqa: Y015
 
 @_typing.final
 class GetStatusRequest(_message.Message):

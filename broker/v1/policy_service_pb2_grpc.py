@@ -123,6 +123,11 @@ class PolicyServiceStub:
                 request_serializer=broker_dot_v1_dot_policy__service__pb2.WhoCanRequest.SerializeToString,
                 response_deserializer=broker_dot_v1_dot_policy__service__pb2.WhoCanResponse.FromString,
                 _registered_method=True)
+        self.GetMatrix = channel.unary_unary(
+                '/broker.v1.PolicyService/GetMatrix',
+                request_serializer=broker_dot_v1_dot_policy__service__pb2.GetMatrixRequest.SerializeToString,
+                response_deserializer=broker_dot_v1_dot_policy__service__pb2.GetMatrixResponse.FromString,
+                _registered_method=True)
         self.GetStatus = channel.unary_unary(
                 '/broker.v1.PolicyService/GetStatus',
                 request_serializer=broker_dot_v1_dot_policy__service__pb2.GetStatusRequest.SerializeToString,
@@ -241,12 +246,12 @@ class PolicyServiceServicer:
     def Validate(self, request, context):
         """Says what is wrong or odd with the files of a policy.
 
-        This, Test, Compare, Replay, Explain and WhoCan take up to 110 seconds, and return UNAVAILABLE while others'
+        This, Test, Compare, Replay, Explain, WhoCan and GetMatrix take up to 110 seconds, and return UNAVAILABLE while others'
         questions are answered.
 
-        These answer with a JSON object. Those of Test, Replay, Explain and WhoCan are what `broker policy` prints for the
-        verb with `--json`; `check` adds the counts of a good policy, and `compare` the names of both sides. Where a
-        question cannot be answered, `findings` in it says why.
+        These answer with a JSON object. Those of Test, Replay, Explain, WhoCan and GetMatrix are what `broker policy`
+        prints for the verb with `--json`; `check` adds the counts of a good policy, and `compare` the names of both sides.
+        Where a question cannot be answered, `findings` in it says why.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -274,14 +279,25 @@ class PolicyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Explain(self, request, context):
-        """Says why the version in force decides fields as it does, and what would give more.
+        """Says why the version in force, or another one, decides fields as it does, and what would give more.
+
+        Explain, WhoCan and GetMatrix return NOT_FOUND where there is no version of that number.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WhoCan(self, request, context):
-        """Says who can see a field by the version in force, and under which conditions.
+        """Says who can see a field by the version in force, or another one, and under which conditions.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetMatrix(self, request, context):
+        """Gives the access matrix of the version in force, or of another one: who sees what, everywhere.
+
+        Where it takes more than 3 MiB, `findings` says so: ask for some sets of roles.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -401,6 +417,11 @@ def add_PolicyServiceServicer_to_server(servicer, server):
                     servicer.WhoCan,
                     request_deserializer=broker_dot_v1_dot_policy__service__pb2.WhoCanRequest.FromString,
                     response_serializer=broker_dot_v1_dot_policy__service__pb2.WhoCanResponse.SerializeToString,
+            ),
+            'GetMatrix': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetMatrix,
+                    request_deserializer=broker_dot_v1_dot_policy__service__pb2.GetMatrixRequest.FromString,
+                    response_serializer=broker_dot_v1_dot_policy__service__pb2.GetMatrixResponse.SerializeToString,
             ),
             'GetStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStatus,
@@ -864,6 +885,33 @@ class PolicyService:
             '/broker.v1.PolicyService/WhoCan',
             broker_dot_v1_dot_policy__service__pb2.WhoCanRequest.SerializeToString,
             broker_dot_v1_dot_policy__service__pb2.WhoCanResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetMatrix(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.v1.PolicyService/GetMatrix',
+            broker_dot_v1_dot_policy__service__pb2.GetMatrixRequest.SerializeToString,
+            broker_dot_v1_dot_policy__service__pb2.GetMatrixResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -79,12 +79,12 @@ class PolicyServiceStub:
     Validate: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.ValidateRequest, _policy_service_pb2.ValidateResponse]
     """Says what is wrong or odd with the files of a policy.
 
-    This, Test, Compare, Replay, Explain and WhoCan take up to 110 seconds, and return UNAVAILABLE while others'
+    This, Test, Compare, Replay, Explain, WhoCan and GetMatrix take up to 110 seconds, and return UNAVAILABLE while others'
     questions are answered.
 
-    These answer with a JSON object. Those of Test, Replay, Explain and WhoCan are what `broker policy` prints for the
-    verb with `--json`; `check` adds the counts of a good policy, and `compare` the names of both sides. Where a
-    question cannot be answered, `findings` in it says why.
+    These answer with a JSON object. Those of Test, Replay, Explain, WhoCan and GetMatrix are what `broker policy`
+    prints for the verb with `--json`; `check` adds the counts of a good policy, and `compare` the names of both sides.
+    Where a question cannot be answered, `findings` in it says why.
     """
     Test: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.TestRequest, _policy_service_pb2.TestResponse]
     """Runs the tests of a policy, and those of the incident."""
@@ -93,9 +93,17 @@ class PolicyServiceStub:
     Replay: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.ReplayRequest, _policy_service_pb2.ReplayResponse]
     """Takes recorded decisions again under a policy; a replay of its own is on the ledger."""
     Explain: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.ExplainRequest, _policy_service_pb2.ExplainResponse]
-    """Says why the version in force decides fields as it does, and what would give more."""
+    """Says why the version in force, or another one, decides fields as it does, and what would give more.
+
+    Explain, WhoCan and GetMatrix return NOT_FOUND where there is no version of that number.
+    """
     WhoCan: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.WhoCanRequest, _policy_service_pb2.WhoCanResponse]
-    """Says who can see a field by the version in force, and under which conditions."""
+    """Says who can see a field by the version in force, or another one, and under which conditions."""
+    GetMatrix: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.GetMatrixRequest, _policy_service_pb2.GetMatrixResponse]
+    """Gives the access matrix of the version in force, or of another one: who sees what, everywhere.
+
+    Where it takes more than 3 MiB, `findings` says so: ask for some sets of roles.
+    """
     GetStatus: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.GetStatusRequest, _policy_service_pb2.GetStatusResponse]
     """Tells which version is in force, and which one every worker has."""
     StartShadow: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.StartShadowRequest, _policy_service_pb2.StartShadowResponse]
@@ -161,12 +169,12 @@ class PolicyServiceAsyncStub(PolicyServiceStub):
     Validate: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.ValidateRequest, _policy_service_pb2.ValidateResponse]  # type: ignore[assignment]
     """Says what is wrong or odd with the files of a policy.
 
-    This, Test, Compare, Replay, Explain and WhoCan take up to 110 seconds, and return UNAVAILABLE while others'
+    This, Test, Compare, Replay, Explain, WhoCan and GetMatrix take up to 110 seconds, and return UNAVAILABLE while others'
     questions are answered.
 
-    These answer with a JSON object. Those of Test, Replay, Explain and WhoCan are what `broker policy` prints for the
-    verb with `--json`; `check` adds the counts of a good policy, and `compare` the names of both sides. Where a
-    question cannot be answered, `findings` in it says why.
+    These answer with a JSON object. Those of Test, Replay, Explain, WhoCan and GetMatrix are what `broker policy`
+    prints for the verb with `--json`; `check` adds the counts of a good policy, and `compare` the names of both sides.
+    Where a question cannot be answered, `findings` in it says why.
     """
     Test: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.TestRequest, _policy_service_pb2.TestResponse]  # type: ignore[assignment]
     """Runs the tests of a policy, and those of the incident."""
@@ -175,9 +183,17 @@ class PolicyServiceAsyncStub(PolicyServiceStub):
     Replay: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.ReplayRequest, _policy_service_pb2.ReplayResponse]  # type: ignore[assignment]
     """Takes recorded decisions again under a policy; a replay of its own is on the ledger."""
     Explain: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.ExplainRequest, _policy_service_pb2.ExplainResponse]  # type: ignore[assignment]
-    """Says why the version in force decides fields as it does, and what would give more."""
+    """Says why the version in force, or another one, decides fields as it does, and what would give more.
+
+    Explain, WhoCan and GetMatrix return NOT_FOUND where there is no version of that number.
+    """
     WhoCan: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.WhoCanRequest, _policy_service_pb2.WhoCanResponse]  # type: ignore[assignment]
-    """Says who can see a field by the version in force, and under which conditions."""
+    """Says who can see a field by the version in force, or another one, and under which conditions."""
+    GetMatrix: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.GetMatrixRequest, _policy_service_pb2.GetMatrixResponse]  # type: ignore[assignment]
+    """Gives the access matrix of the version in force, or of another one: who sees what, everywhere.
+
+    Where it takes more than 3 MiB, `findings` says so: ask for some sets of roles.
+    """
     GetStatus: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.GetStatusRequest, _policy_service_pb2.GetStatusResponse]  # type: ignore[assignment]
     """Tells which version is in force, and which one every worker has."""
     StartShadow: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.StartShadowRequest, _policy_service_pb2.StartShadowResponse]  # type: ignore[assignment]
@@ -306,12 +322,12 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_policy_service_pb2.ValidateResponse, _abc.Awaitable[_policy_service_pb2.ValidateResponse]]:
         """Says what is wrong or odd with the files of a policy.
 
-        This, Test, Compare, Replay, Explain and WhoCan take up to 110 seconds, and return UNAVAILABLE while others'
+        This, Test, Compare, Replay, Explain, WhoCan and GetMatrix take up to 110 seconds, and return UNAVAILABLE while others'
         questions are answered.
 
-        These answer with a JSON object. Those of Test, Replay, Explain and WhoCan are what `broker policy` prints for the
-        verb with `--json`; `check` adds the counts of a good policy, and `compare` the names of both sides. Where a
-        question cannot be answered, `findings` in it says why.
+        These answer with a JSON object. Those of Test, Replay, Explain, WhoCan and GetMatrix are what `broker policy`
+        prints for the verb with `--json`; `check` adds the counts of a good policy, and `compare` the names of both sides.
+        Where a question cannot be answered, `findings` in it says why.
         """
 
     @_abc_1.abstractmethod
@@ -344,7 +360,10 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _policy_service_pb2.ExplainRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_policy_service_pb2.ExplainResponse, _abc.Awaitable[_policy_service_pb2.ExplainResponse]]:
-        """Says why the version in force decides fields as it does, and what would give more."""
+        """Says why the version in force, or another one, decides fields as it does, and what would give more.
+
+        Explain, WhoCan and GetMatrix return NOT_FOUND where there is no version of that number.
+        """
 
     @_abc_1.abstractmethod
     def WhoCan(
@@ -352,7 +371,18 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _policy_service_pb2.WhoCanRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_policy_service_pb2.WhoCanResponse, _abc.Awaitable[_policy_service_pb2.WhoCanResponse]]:
-        """Says who can see a field by the version in force, and under which conditions."""
+        """Says who can see a field by the version in force, or another one, and under which conditions."""
+
+    @_abc_1.abstractmethod
+    def GetMatrix(
+        self,
+        request: _policy_service_pb2.GetMatrixRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.GetMatrixResponse, _abc.Awaitable[_policy_service_pb2.GetMatrixResponse]]:
+        """Gives the access matrix of the version in force, or of another one: who sees what, everywhere.
+
+        Where it takes more than 3 MiB, `findings` says so: ask for some sets of roles.
+        """
 
     @_abc_1.abstractmethod
     def GetStatus(

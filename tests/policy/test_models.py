@@ -13,34 +13,35 @@ from broker.policy.rules import CONDITIONS
 from tests.policy.sample import TEXTS, files
 from tests.policy.test_compare_sentences import sentences
 
+LOST = ("opened_by", "presence")
 
-class TestModels:
-    """Sides of different releases."""
 
-    LOST = ("opened_by", "presence")
+def older(rules):
+    """Gives files of a release that knew neither opened_by nor presence, and the known models."""
+    model = TEXTS["model.conf"]
+    for name in LOST:
+        model = model.replace(f" {name},", "").replace(f' && (p.{name} == "any" || p.{name} == r.{name})', "")
+    assert not any(name in model.partition("[request")[2] for name in LOST), "the control arm"
+    columns = tuple(name for name in CONDITIONS if name not in LOST)
+    known = {**KNOWN, model_hash(model): columns}
+    return files(model_conf=model, policy_csv=rules), known
 
-    def older(self, rules):
-        """Gives files of a release that knew neither opened_by nor presence, and the known models."""
-        model = TEXTS["model.conf"]
-        for name in self.LOST:
-            model = model.replace(f" {name},", "").replace(
-                f' && (p.{name} == "any" || p.{name} == r.{name})', ""
-            )
-        assert not any(name in model.partition("[request")[2] for name in self.LOST), "the control arm"
-        columns = tuple(name for name in CONDITIONS if name not in self.LOST)
-        known = {**KNOWN, model_hash(model): columns}
-        return files(model_conf=model, policy_csv=rules), known
 
-    OLD_RULES = """\
+OLD_RULES = """\
 g, idp:front, tier1
 p, tier1, resolve, assignee, any, routed, profile, clear, allow
 p, tier1, resolve, assignee, any, routed, contact, masked, allow
 # end
 """
+OLDER = older(OLD_RULES)
+
+
+class TestModels:
+    """Sides of different releases."""
 
     def test_older_model_serves_nobody(self):
         """What can be compared cannot be loaded to decide."""
-        old, known = self.older(self.OLD_RULES)
+        old, known = older(OLD_RULES)
 
         load_known(old, "old", known)  # the control arm
         with pytest.raises(PolicyInvalidError, match="model-changed"):
@@ -48,7 +49,7 @@ p, tier1, resolve, assignee, any, routed, contact, masked, allow
 
     def test_unknown_model_is_refused_with_what_to_do(self):
         """A model that no release here had is named by its hash."""
-        old, _ = self.older(self.OLD_RULES)
+        old, _ = older(OLD_RULES)
 
         with pytest.raises(PolicyInvalidError) as refused:
             load_known(old, "old")
@@ -61,7 +62,7 @@ p, tier1, resolve, assignee, any, routed, contact, masked, allow
 
     def test_older_rules_decide_as_their_own_model_does(self):
         """The older policy's table is held against stock Casbin with the older model, and agrees."""
-        old, known = self.older(self.OLD_RULES)
+        old, known = older(OLD_RULES)
 
         loaded = load_known(old, "old", known, thorough=True)
 
@@ -70,7 +71,7 @@ p, tier1, resolve, assignee, any, routed, contact, masked, allow
 
     def test_what_hangs_on_an_unknown_fact_is_undecidable(self):
         """Where the new rule asks for presence, what the old release's decisions become is not guessed."""
-        old, known = self.older(self.OLD_RULES)
+        old, known = older(OLD_RULES)
         new_rules = """\
 g, idp:front, tier1
 p, tier1, resolve, assignee, any, routed, any, any, profile, masked, allow
@@ -98,7 +99,7 @@ p, tier1, resolve, assignee, any, routed, any, absent, contact, masked, allow
 
     def test_unknown_fact_that_decides_nothing_is_no_doubt(self):
         """Where all values of the fact go one way, it is a plain widening; where nothing changes, nothing."""
-        old, known = self.older(self.OLD_RULES)
+        old, known = older(OLD_RULES)
         new_rules = """\
 g, idp:front, tier1
 p, tier1, resolve, assignee, any, routed, any, any, profile, clear, allow

@@ -8,10 +8,12 @@ import pytest
 
 from broker.errors import PolicyUnavailableError
 from broker.model import Agent
+from broker.policy import decision
 from broker.policy.bundle import Bundle
 from broker.publishing import Child, ChildExaminer, examine, examining
 from broker.publishing.gate import Question, Seat
 from tests.policy.sample import TEXTS, files
+from tests.policy.test_models import OLDER
 from tests.publishing.conftest import GOVERNED
 
 TODAY = date(2026, 11, 25)
@@ -208,6 +210,16 @@ def test_an_old_version_may_be_of_its_time():
         assert any("rule-ended" in text for text in told)
         assert any("method-missing" in text for text in told)
         assert any("unknown-method" in text for text in told)
+
+
+def test_a_version_of_an_older_release_is_compared_with(monkeypatch):
+    """What is in force may be from before the upgrade: what changes is told all the same."""
+    old, known = OLDER
+    monkeypatch.setattr(decision, "KNOWN", known)
+    found = examine(asked(active=old))
+
+    assert not any("cannot be read" in text for text in found.widening)
+    assert any("contact" in text for text in (*found.widening, *found.narrowing))
 
 
 async def test_in_a_process_of_its_own():

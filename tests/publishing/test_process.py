@@ -82,6 +82,36 @@ async def eventually(look, expected, seconds: float = 30.0) -> None:
         await asyncio.sleep(0.2)
 
 
+async def test_questions_are_about_any_version(world):
+    """Why, who and the whole matrix are told of the version in force, or of the one that is named."""
+    facts = {"purpose": "resolve-ticket", "relation": "assignee", "ticket_kind": "general"}
+    facts |= {"provenance": "routed", "opened_by": "customer", "presence": "absent"}
+    async with world.policy("anna") as anna:
+
+        async def told(version: str) -> tuple[str, int, int]:
+            why = await anna.explain(["tier1"], facts, ["customer.email"], version=version)
+            who = await anna.who_can("customer.email", role_sets=["tier1"], version=version, **facts)
+            matrix = await anna.matrix(role_sets=["tier1"], version=version)
+            rows = [row for section in matrix["sections"] for row in section["rows"]]
+            shown = [row for row in rows if "customer.email" in row["field"] and row["level"] != "withheld"]
+            routed = [row for row in shown if facts["purpose"] in row["purpose"]]
+            return why["fields"][0]["level"], len(who["ways"]), len(routed)
+
+        before, now = await told("1"), await told("")
+        assert (before[0], now[0]) == ("masked", "withheld")
+        assert before[1] > now[1] == 0
+        assert before[2] > now[2]
+        assert await told("2") == now
+        for call in (
+            anna.explain(["tier1"], facts, ["customer.email"], version="99"),
+            anna.who_can("customer.email", version="99"),
+            anna.matrix(version="99"),
+        ):
+            with pytest.raises(BrokerCallError) as refused:
+                await call
+            assert refused.value.reason == "VERSION_NOT_FOUND"
+
+
 @pytest.mark.attack("C15")
 async def test_a_version_that_nobody_signed_is_told_to_those_who_mend_it(world):
     """Who looks for it hears what is wrong, from every call that reads it; and then two persons mend it."""

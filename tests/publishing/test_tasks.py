@@ -1,18 +1,22 @@
 """What administrators ask over the port is answered in a child, as the commands answer it here."""
 
 import asyncio
+import json
 from datetime import date
 
 import pytest
 
+from broker.policy import decision
 from broker.policy.bundle import Bundle
 from broker.policy.compare import compare
 from broker.policy.explain import explain_point
 from broker.policy.lint import lint
+from broker.policy.matrix import as_mapping, matrix
 from broker.policy.who_can import who_can
-from broker.publishing import Child, Questions
+from broker.publishing import Child, Questions, tasks
 from broker.publishing.child import ChildBusyError, ChildFailedError
 from tests.policy.sample import FACTS, files, small
+from tests.policy.test_models import OLDER
 from tests.publishing.conftest import OPEN
 
 TODAY = date(2026, 11, 25)
@@ -53,6 +57,36 @@ async def test_explain_and_who_can(questions):
     assert told == explain_point(small(), frozenset({"tier1"}), FACTS, "customer.email").as_mapping()
     ways = who_can(small(), "customer.email", level="clear")
     assert [way["sentence"] for way in found["ways"]] == [way.sentence for way in ways]
+
+
+async def test_matrix(questions, monkeypatch):
+    """Who sees what, everywhere or of some sets of roles; one that no answer holds says what to ask for."""
+    bundle = Bundle.of(files(), {})
+
+    assert await questions.matrix(bundle, []) == json.loads(json.dumps(as_mapping(matrix(small()))))
+    some = matrix(small(), [frozenset({"tier1", "tier2"})])
+    assert await questions.matrix(bundle, ["tier1+tier2"]) == json.loads(json.dumps(as_mapping(some)))
+    assert (await questions.matrix(bundle, ["nobody"]))["findings"]
+    monkeypatch.setattr(tasks, "MOST_MATRIX", 100)
+    task = {"bundle": {"files": dict(files().texts), "tests": {}}, "role_sets": [], "today": "2026-11-25"}
+    assert "ask for some sets of roles" in tasks.TASKS["matrix"](task)["findings"][0]
+
+
+def test_an_older_releases_policy_is_looked_at_and_never_run(monkeypatch):
+    """Whatever only looks reads the model of an older release; a shadow, which runs, does not."""
+    old, known = OLDER
+    monkeypatch.setattr(decision, "KNOWN", known)
+    bundle = {"files": dict(old.texts), "tests": {}}
+    task = {
+        "bundle": bundle, "base": bundle, "today": TODAY.isoformat(), "role_sets": [], "level": "",
+        "facts": {}, "field": "customer.email",
+    }  # fmt: skip
+    explained = {**task, "facts": WORDS, "roles": ["tier1"], "fields": ["customer.email"]}
+
+    for name in ("test", "compare", "who_can", "matrix"):
+        assert "findings" not in tasks.TASKS[name](task), name
+    assert tasks.TASKS["explain"](explained)["fields"][0]["level"] == "masked"
+    assert "[model-changed]" in tasks.TASKS["hold"](task)["findings"][0]
 
 
 async def test_questions_that_cannot_be_answered_say_why(questions):

@@ -61,6 +61,10 @@ def _reasons(kind: type[Message], **more: object) -> Wrong:
     return {f"reason {n}": ("reason", kind(reason=text, **more)) for n, text in enumerate(TEXTS)}
 
 
+def _versions(kind: type[Message], **more: object) -> Wrong:
+    return {f"version {text!r}": ("version", kind(version=text, **more)) for text in VERSIONS}
+
+
 def _facts(kind: type[Message], *, missing: bool, **more: object) -> Wrong:
     wrong: Wrong = {}
     for name in FACTS:
@@ -237,6 +241,7 @@ CONTRACT: dict[str, Rpc] = {
             "no roles": ("roles", pb.ExplainRequest(fields=["customer.name"], **FACTS)),
             "33 roles": ("roles", pb.ExplainRequest(roles=["a"] * 33, fields=["customer.name"], **FACTS)),
             "no fields": ("fields", pb.ExplainRequest(roles=["tier1"], **FACTS)),
+            **_versions(pb.ExplainRequest, roles=["tier1"], fields=["customer.name"], **FACTS),
         },
     ),
     "PolicyService/WhoCan": _rpc(
@@ -249,7 +254,18 @@ CONTRACT: dict[str, Rpc] = {
             "a role that is none": (
                 "role_sets[0]", pb.WhoCanRequest(field="customer.name", role_sets=["tier1+"])
             ),
+            **_versions(pb.WhoCanRequest, field="customer.name"),
         },
+    ),
+    "PolicyService/GetMatrix": _rpc(
+        _constant(pb.GetMatrixRequest(role_sets=["nobody"])),
+        {
+            "33 sets": ("role_sets", pb.GetMatrixRequest(role_sets=["a"] * 33)),
+            "a role that is none": ("role_sets[0]", pb.GetMatrixRequest(role_sets=["tier1+"])),
+            **_versions(pb.GetMatrixRequest),
+        },
+        person="audrey",
+        outsider="olga",
     ),
     "PolicyService/StartShadow": _rpc(
         _constant(pb.StartShadowRequest(bundle=BROKEN)), _bundles(pb.StartShadowRequest), outsider="audrey"
