@@ -1,8 +1,8 @@
 """Metrics for Prometheus: how many, how long, how stale; never who.
 
 Invariants:
-- labels are methods, codes and reasons: closed lists, so neither a customer, a ticket nor an agent can
-  appear, and the number of series is bounded (E7);
+- labels are methods, codes, reasons and sources: closed lists, so neither a customer, a ticket nor an
+  agent can appear, and the number of series is bounded (E7);
 - a request costs one histogram observation: its count is the number of requests, by method and code;
 - with PROMETHEUS_MULTIPROC_DIR set before this module is imported, workers write to files there and the
   parent renders their sum.

@@ -132,7 +132,7 @@ async def test_metrics_name_nobody(company):
     assert not [line for line in lines for word in words if word in line]
     assert not re.findall(r"[0-9a-f]{8}-[0-9a-f]{4}|[0-9a-f]{32}", "\n".join(lines))
     labels = {name for line in lines for name in re.findall(r"[{,](\w+)=", line)}
-    assert labels <= {"method", "code", "reason", "sink", "le", "pid"}
+    assert labels <= {"method", "code", "reason", "sink", "source", "le", "pid"}
 
 
 async def test_another_client(company, tmp_path):

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from broker.errors import CATALOGUE
 from broker.telemetry import Metrics, render_metrics
+from broker.telemetry.metrics import TRUST
 
 READ = "broker.v1.AccessService/ReadRecord"
 PII = "jane@example.org"
@@ -50,8 +51,9 @@ def test_no_label_is_the_callers_choice(registry):
     assert set(re.findall(r'method="([^"]*)"', text)) == {READ, "_OTHER"}
     assert set(re.findall(r'code="([^"]*)"', text)) == {"OK", "_OTHER"}
     assert set(re.findall(r'reason="([^"]*)"', text)) == {*CATALOGUE, "_OTHER"}
+    assert set(re.findall(r'source="([^"]*)"', text)) == set(TRUST)
     assert len(metrics._bound) == 1
-    assert set(re.findall(r"[{,](\w+)=", text)) <= {"method", "code", "reason", "sink", "le"}
+    assert set(re.findall(r"[{,](\w+)=", text)) <= {"method", "code", "reason", "sink", "source", "le"}
 
 
 def test_parent_renders_the_sum_of_the_workers(tmp_path):
