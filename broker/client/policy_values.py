@@ -109,6 +109,7 @@ class PolicyStatus:
     alert: str
     workers: tuple[PolicyWorker, ...]
     open_proposals: int
+    file_digests: Mapping[str, str]  # SHA-256 of each file and test, by name
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,6 +113,7 @@ def status(answer: pb.GetStatusResponse) -> values.PolicyStatus:
             for w in answer.workers
         ),
         open_proposals=answer.open_proposals,
+        file_digests=dict(answer.file_digests),
     )
 
 

@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 from types import MappingProxyType
 
 from broker.errors import PolicyInvalidError
@@ -62,6 +63,14 @@ class Bundle:
     def tests_digest(self) -> str:
         """Names the tests' content, as `PolicyFiles.digest` names the files'."""
         return digest_of(self.tests)
+
+    @cached_property
+    def file_digests(self) -> Mapping[str, str]:
+        """Gives the hex SHA-256 of each file and test, by name."""
+        texts = {**self.files.texts, **self.tests}
+        return {
+            name: sha256(text.encode("utf-8", "surrogatepass")).hexdigest() for name, text in texts.items()
+        }
 
     @cached_property
     def digest(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from broker.errors import PolicyInvalidError, VersionNotFoundError
@@ -176,9 +176,11 @@ class PolicyService:
         await self._looked(call, "get status")
         version, alert = await self._store.active_version(), self._holder.alert
         digest = tests_digest = ""
+        file_digests: Mapping[str, str] = {}
         try:  # whoever mends a version that is not what was published begins here
             version, bundle = await self._store.active()
             digest, tests_digest = bundle.files.digest, bundle.tests_digest
+            file_digests = bundle.file_digests
         except PolicyInvalidError as exc:
             alert = alert or exc.findings[0]
         waiting, _more = await self._reading.proposals(ended=False, before=None, size=checks.MOST_PAGE)
@@ -198,6 +200,7 @@ class PolicyService:
             alert=alert,
             workers=workers,
             open_proposals=len(waiting),
+            file_digests=file_digests,
         )
 
     async def _looked(self, call: Call, act: str, **detail: object) -> None:

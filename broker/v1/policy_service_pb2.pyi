@@ -1373,12 +1373,33 @@ class GetStatusResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class FileDigestsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     VERSION_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
     TESTS_DIGEST_FIELD_NUMBER: _builtins.int
     ALERT_FIELD_NUMBER: _builtins.int
     WORKERS_FIELD_NUMBER: _builtins.int
     OPEN_PROPOSALS_FIELD_NUMBER: _builtins.int
+    FILE_DIGESTS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Output only. The number of the version in force."""
     digest: _builtins.str
@@ -1393,6 +1414,12 @@ class GetStatusResponse(_message.Message):
     def workers(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyWorker]:
         """Output only. What every worker said last."""
 
+    @_builtins.property
+    def file_digests(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Output only. SHA-256 over each of its files and tests, hexadecimal, by name, as `policy.csv` and
+        `tests/tickets.yaml`; empty where `digest` is.
+        """
+
     def __init__(
         self,
         *,
@@ -1402,10 +1429,11 @@ class GetStatusResponse(_message.Message):
         alert: _builtins.str = ...,
         workers: _abc.Iterable[Global___PolicyWorker] | None = ...,
         open_proposals: _builtins.int = ...,
+        file_digests: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "digest", b"digest", "open_proposals", b"open_proposals", "tests_digest", b"tests_digest", "version", b"version", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "digest", b"digest", "file_digests", b"file_digests", "open_proposals", b"open_proposals", "tests_digest", b"tests_digest", "version", b"version", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -96,6 +96,20 @@ def test_findings_in_what_the_broker_keeps_say_where(broker, here, proposal):
     assert f"{proposal}/policy.csv" in uris
 
 
+def test_status_names_the_files_that_differ(broker, company, here, narrower):
+    """A file that is written otherwise, one more and one less, each by its name."""
+    olga = ("--as", "olga", *here)
+    assert broker("policy", "status", company.layout.policies, *olga).code == 0
+    (narrower / "tests" / "tier2.yaml").rename(narrower / "tests" / "tier-2.yaml")
+    said = broker("policy", "status", narrower, *olga)
+
+    assert (
+        said.code,
+        "differs from version 1: limits.yaml, tests/tier-2.yaml, tests/tier2.yaml" in said.err,
+    ) == (1, True)
+    assert broker("policy", "status", narrower, "--json", *olga).data["drift"][0] == "limits.yaml"
+
+
 def test_a_golden_matrix_is_a_folders(broker, here):
     """There is no file to write or to compare beside a version."""
     for option in ("--update", "--check"):

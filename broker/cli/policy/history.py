@@ -16,7 +16,6 @@ from broker.cli.policy.propose import show as show_examination
 
 if TYPE_CHECKING:
     from broker.client import AgentName, Examination, PolicyClient, PolicyText, Proposal
-    from broker.policy.bundle import Bundle
 
 
 def list_all(
@@ -121,7 +120,7 @@ def status(
     bundle = Bundle.from_directory(directory) if directory else None
     found = run(administrator, PolicyClient, lambda client: client.status())
     readable = bool(found.digest)
-    drift = _drift(bundle, found.digest, found.tests_digest) if bundle and readable else []
+    drift = _drift(bundle.file_digests, found.file_digests) if bundle and readable else []
     if as_json:
         print_json({**asdict(found), "drift": drift})
     else:
@@ -147,12 +146,9 @@ def status(
         )
 
 
-def _drift(bundle: Bundle, digest: str, tests_digest: str) -> list[str]:
-    pairs = (
-        ("the five files", bundle.files.digest, digest),
-        ("the tests", bundle.tests_digest, tests_digest),
-    )
-    return [name for name, ours, theirs in pairs if ours != theirs]
+def _drift(ours: Mapping[str, str], theirs: Mapping[str, str]) -> list[str]:
+    """Names the files that differ, or that one of the two lacks."""
+    return [name for name in sorted({*ours, *theirs}) if ours.get(name) != theirs.get(name)]
 
 
 def _show_proposal(proposal: Proposal, found: Examination) -> None:
