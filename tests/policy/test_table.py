@@ -14,7 +14,7 @@ from broker.policy import PolicyFiles, load
 from broker.policy.engine import Engine
 from broker.policy.rules import CONDITIONS
 from broker.policy.table import MEMO_POINTS, UNKNOWN_FIELD, UNKNOWN_PURPOSE, Table
-from broker.policy.verify import Domain, Question, compare, verify
+from broker.policy.verify import Domain, Question, compare, most_points, verify
 from tests.policy import naive
 from tests.policy.random_policies import CATALOG, FIELDS, ROLES, book_of, nestings, rules
 from tests.policy.sample import FACTS, POLICIES, RULES, TEXTS, small
@@ -303,6 +303,17 @@ class TestDecide:
 def facts(**changed):
     """Gives the usual facts with some changed."""
     return Facts(**{**{name: getattr(FACTS, name) for name in Facts.__slots__}, **changed})
+
+
+DECISIONS = (POLICIES.parent / "broker" / "README.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize(("rules", "points"), [(1, 50_000), (35, 50_000), (57, 36_585), (1000, 2_926)])
+def test_how_large_a_domain_is_compared_whole(rules, points):
+    """The figures of broker/README.md; a load compares far less."""
+    assert most_points(rules, thorough=True) == points
+    assert f"{points:,}" in DECISIONS
+    assert most_points(rules, thorough=False) < points / 30
 
 
 def test_verification_says_how_much_was_compared():
