@@ -1,10 +1,10 @@
 """Where a test run's throw-away files lie: in memory, if this machine has room there.
 
-The databases of a run are made to be dropped, some thousand of them, and each is a thousand files: on a disk
-a database made from the template took a third of a second, nearly all of it in the kernel, in memory a
-fiftieth. So for the length of a run `TMPDIR` is a folder in memory, for the tests and for every process that
-they start. Nothing else changes: the same files, locks, sockets and processes, and what a killed process had
-written stays written. What is about the disk itself asks for `on_disk`. Who has set TMPDIR keeps it:
+The databases of a run are made to be dropped, some thousand of them, and each is a thousand files: one made
+from the template took a third of a second on a disk, nearly all of it in the kernel, in memory 15
+milliseconds. So for the length of a run `TMPDIR` is a folder in memory, for the tests and for every process
+that they start. Nothing else changes: the same files, locks, sockets and processes, and what a killed process
+had written stays written. What is about the disk itself asks for `on_disk`. Who has set TMPDIR keeps it:
 
     TMPDIR=/tmp sh deploy/test.sh
 """
@@ -23,7 +23,7 @@ from pathlib import Path
 MEMORY = Path("/dev/shm")
 PREFIX = "broker-run-of-tests-"
 NEEDED = 4 * 2**30
-"""Bytes that must be free; a run has held one at most at a time."""
+"""Bytes that must be free; the folder with most in it, four companies at once, held a fifth of that."""
 
 AFTER_MULTIPROCESSING = -1000
 """Its own last step, at -100, empties a temporary folder of its own and complains where that is gone."""
