@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ from uuid import UUID, uuid4
 from broker import telemetry
 from broker.access.ground import ATTEMPTS, STALE, facts_of, refused_by_append, standing_refusal
 from broker.access.opened import Bases, Basis, OpenGrant, OpenGrants
+from broker.access.prepared import Prepared, PreparedDecisions, said
 from broker.access.refusals import Refusals, decision_detail
 from broker.access.values import GrantAnswer, GrantRequest
 from broker.errors import (
@@ -26,7 +26,7 @@ from broker.errors import (
 )
 from broker.grants import GrantTokens
 from broker.ledger import EventIds, EventKind, GrantAppend, Ledger, head, rest_of
-from broker.model import Caller, Decided, Decision, FieldDecision, Grant, Level
+from broker.model import Caller, Decision, FieldDecision, Grant
 from broker.policy import Policy, PolicyHolder, Tally
 from broker.records import RecordReader
 from broker.telemetry import CompactTrace
@@ -86,6 +86,7 @@ class GrantCreation:
         self._audiences = audiences
         self._grant_seconds = grant_seconds
         self._bases = Bases(steady)
+        self._prepared = PreparedDecisions()
 
     async def create(self, caller: Caller, request: GrantRequest, trace: CompactTrace) -> GrantAnswer:
         """Creates a grant, or gives again the one that stands under the request's id.
@@ -105,7 +106,8 @@ class GrantCreation:
             facts = facts_of(basis.standing, request.purpose)
             # (2)
             with trace.step(telemetry.DECIDE):
-                decided = policy.decide_for(caller.principal.groups, facts, request.fields)
+                prepared = self._prepared.get(policy, caller.principal.groups, facts, request.fields)
+                decided = prepared.decided
                 decision = decided.decision
             if not decision.allowed:
                 if remembered is not None:  # nobody compares the facts of a denial: ask for those of now
@@ -128,7 +130,7 @@ class GrantCreation:
                 _grant(caller, request, audience, decided.roles, decision.fields, planned)
             )
             append = self._grant_append(
-                caller, request, policy, basis, decided, trace,
+                caller, request, basis, prepared, trace,
                 grant_id=grant_id, audience=audience, seconds=seconds,
             )  # fmt: skip
             with trace.step(telemetry.APPEND):
@@ -160,7 +162,9 @@ class GrantCreation:
                 )
             # (5)
             with trace.step(telemetry.SIGN):
-                fields = decision.fields if verdict.row["grant_id"] == grant_id else _said(verdict.row)
+                fields = (
+                    decision.fields if verdict.row["grant_id"] == grant_id else said(verdict.row["answer"])
+                )
                 return self._answer(caller, request, audience, decided.roles, fields, verdict.row)
         raise PolicyUnavailableError(cause="facts or policy kept changing")
 
@@ -214,9 +218,8 @@ class GrantCreation:
         self,
         caller: Caller,
         request: GrantRequest,
-        policy: Policy,
         basis: Basis,
-        decided: Decided,
+        prepared: Prepared,
         trace: CompactTrace,
         *,
         grant_id: UUID,
@@ -224,10 +227,8 @@ class GrantCreation:
         seconds: float,
     ) -> GrantAppend:
         event_id = self._ids.new()
-        decision = decided.decision
-        budget = policy.budget(decided.roles)
+        policy_version = prepared.decided.decision.policy_version
         agent = caller.principal.agent.key
-        allowed = decision.allowed
         rest = rest_of(
             EventKind.GRANT,
             agent=agent,
@@ -235,14 +236,9 @@ class GrantCreation:
             grant_id=grant_id,
             customer=basis.customer_pseudonym,
             ticket=basis.ticket_pseudonym,
-            policy_version=decision.policy_version,
-            detail=decision_detail(decided),
+            policy_version=policy_version,
+            detail=prepared.detail,
         )
-        answer = {
-            "purpose": request.purpose,
-            "audience": audience,
-            "fields": [_dump(f) for f in decision.fields],
-        }
         return GrantAppend(
             id=event_id,
             grant_id=grant_id,
@@ -257,15 +253,15 @@ class GrantCreation:
             ticket_pseudonym=basis.ticket_pseudonym,
             purpose=request.purpose,
             audience=audience,
-            fields=tuple(allowed),
-            levels=tuple(level.value for level in allowed.values()),
-            answer=json.dumps(answer),
-            policy_version=int(decision.policy_version),
+            fields=prepared.fields,
+            levels=prepared.levels,
+            answer=prepared.answer(request.purpose, audience),
+            policy_version=int(policy_version),
             facts_version=basis.standing.ground.facts_version,
             present=basis.standing.present,
             seconds=seconds,
-            per_hour=budget.per_hour,
-            per_day=budget.per_day,
+            per_hour=prepared.budget.per_hour,
+            per_day=prepared.budget.per_day,
             trace_id=trace.trace_id,
             head=head(event_id, trace.trace_id, rest),
         )
@@ -333,15 +329,3 @@ def _choose_customer(standing: Standing, wanted: str) -> str | None:
 def _missing_metadata(decision: Decision) -> dict[str, str]:
     """Tells what was missing right in the error, for the first few fields."""
     return {f"missing.{f.name}": "; ".join(f.missing)[:200] for f in decision.fields[:8] if f.missing}
-
-
-def _dump(f: FieldDecision) -> list[Any]:
-    return [f.name, f.level.value if f.level else None, f.rule, list(f.missing)]
-
-
-def _said(row: Any) -> tuple[FieldDecision, ...]:
-    """Gives what a grant that stands already said field by field, for its repeated request."""
-    return tuple(
-        FieldDecision(name, Level(level) if level else None, rule, tuple(missing))
-        for name, level, rule, missing in json.loads(row["answer"])["fields"]
-    )

@@ -1,7 +1,17 @@
 """The durable record: events, group commit, receipts."""
 
 from broker.ledger.denials import DenialRate
-from broker.ledger.events import NO_TRACE, Event, EventIds, EventKind, GrantAppend, ReadAppend, head, rest_of
+from broker.ledger.events import (
+    NO_TRACE,
+    Event,
+    EventIds,
+    EventKind,
+    GrantAppend,
+    ReadAppend,
+    encode,
+    head,
+    rest_of,
+)
 from broker.ledger.receipt import Receipt, receipts
 from broker.ledger.skew import clock_agrees
 from broker.ledger.store import GrantStore, StoredGrant
@@ -34,6 +44,7 @@ __all__ = [
     "Verdict",
     "append_events",
     "clock_agrees",
+    "encode",
     "head",
     "read_arguments",
     "read_values",

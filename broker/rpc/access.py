@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -31,6 +31,9 @@ METHOD_NAMES = tuple(
 """Full names of the access port's RPCs, as the contract lists them."""
 
 AUDIENCE_LENGTH = 256
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
 
 SHORTEST_GRANT = 1.0
 """Seconds; a JWT counts whole ones, so a shorter grant would be over before it began."""
@@ -156,9 +159,8 @@ class AccessService:
 
 def timestamp(moment: datetime) -> Timestamp:
     """Turns an aware datetime into a protobuf timestamp."""
-    stamp = Timestamp()
-    stamp.FromDatetime(moment)
-    return stamp
+    micros = (moment - EPOCH) // MICROSECOND  # whole numbers: protobuf's own way takes ten times as long
+    return Timestamp(seconds=micros // 1_000_000, nanos=micros % 1_000_000 * 1000)
 
 
 def _grant(answer: GrantAnswer) -> pb.Grant:
