@@ -259,16 +259,19 @@ class Batch(Generic[T, R]):
             limit: most items of one flush.
             backlog: most items waiting; beyond it `submit` raises, so memory stays bounded.
             refused: makes the exception for an item that found the backlog full.
-            gather: seconds to wait before a flush that follows one of several items: callers who have
-                just been answered come back in a moment, and a fuller flush costs each of them less.
-                A single caller never waits.
+            gather: seconds that a busy batch waits at most until half of those who were here lately are
+                here again: callers who have just been answered come back in a moment, and a fuller flush
+                costs each of them less. The other half is being served meanwhile, so neither the database
+                nor this process idles. A single caller never waits.
         """
         self._flush = flush
         self._limit = limit
         self._backlog = backlog
         self._refused = refused
         self._gather = gather
-        self._size = 0  # of the last flush
+        self._crowd = 0  # how many were here at once lately, waiting or in a flush
+        self._wanted = 0  # how many the gathering waits for; 0: it does not
+        self._enough = asyncio.Event()
         self._waiting: list[tuple[T, asyncio.Future[R]]] = []
         self._task: asyncio.Task[None] | None = None
 
@@ -278,6 +281,8 @@ class Batch(Generic[T, R]):
             raise self._refused()
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
+        if len(self._waiting) == self._wanted:
+            self._enough.set()
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run())
         return future
@@ -293,9 +298,8 @@ class Batch(Generic[T, R]):
 
     async def _run(self) -> None:
         while self._waiting:
-            if self._gather and self._size > 1:
-                await asyncio.sleep(self._gather)
-            self._size = min(len(self._waiting), self._limit)
+            if self._gather and self._crowd > 1:
+                await self._gathered()
             batch, self._waiting = self._waiting[: self._limit], self._waiting[self._limit :]
             answers: list[tuple[asyncio.Future[R], R | BaseException]]
             futures = [future for _, future in batch]
@@ -311,6 +315,18 @@ class Batch(Generic[T, R]):
                     future.set_exception(result)
                 else:
                     future.set_result(result)
+            # Slowly down, at once up: one thin moment does not make a crowd of many one of few.
+            self._crowd = max(len(batch) + len(self._waiting), self._crowd * 7 // 8)
+
+    async def _gathered(self) -> None:
+        """Waits until half of the crowd is here."""
+        self._wanted = min(self._crowd // 2, self._limit)
+        if len(self._waiting) < self._wanted:
+            self._enough.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._gather):
+                    await self._enough.wait()
+        self._wanted = 0
 
 
 MIGRATION_LOCK = 0x62726F6B

@@ -178,7 +178,7 @@ def ratio(a: list[float], b: list[float]) -> dict[str, float]:
 
 
 async def run(*, quick: bool, say: Say) -> dict:
-    """Measures reads and grants against the bare handlers at concurrency 1, 16 and 64."""
+    """Measures reads and grants against the bare handlers with 1, 16 and 64 calls under way."""
     rounds, seconds = (2, 0.7) if quick else (5, 3.0)
     async with AsyncExitStack() as stack:
         world = await stack.enter_async_context(bench_world(300 if quick else 2000, say))
@@ -221,6 +221,15 @@ async def run(*, quick: bool, say: Say) -> dict:
         for concurrency in (1, 16, 64):
             runs = await compare(world, contenders, concurrency, rounds, seconds, say)
             rows += [_row(name, other, concurrency, runs) for name, other in PAIRS]
+        for delay in () if quick else SLOWER_DISKS:
+            await _slow_down(conn, delay)
+            some = [c for c in contenders if c.name in {"bare", "read, many tickets", "grant"}]
+            runs = await compare(world, some, 1, rounds, seconds, say)
+            rows += [
+                {**_row(name, "bare", 1, runs), "against": f"bare, each flush {delay / 1000:.0f} ms slower"}
+                for name in ("read, many tickets", "grant")
+            ]
+        await _slow_down(conn, 0)
         missing = await _missing_spans(world, conn)
         await conn.close()
         return {"rows": rows, "spans_missing": missing}
@@ -232,6 +241,17 @@ PAIRS = (
     ("read, many tickets", "bare, grouped"),
     ("grant", "bare"),
 )
+
+
+SLOWER_DISKS = (1000, 3000)
+"""Microseconds that a flush of PostgreSQL's log takes longer, for both sides."""
+
+
+async def _slow_down(conn: asyncpg.Connection, microseconds: int) -> None:
+    """Lets PostgreSQL wait before each flush of its log, as for a slower disk."""
+    await conn.execute(f"ALTER SYSTEM SET commit_delay = {microseconds}")
+    await conn.execute("ALTER SYSTEM SET commit_siblings = 0")
+    await conn.execute("SELECT pg_reload_conf()")
 
 
 def _row(name: str, other: str, concurrency: int, runs: dict[str, Run]) -> dict:
