@@ -9,7 +9,7 @@ from joserfc.jwk import KeySet as OtherKeySet
 
 from broker import jose
 from broker.errors import RequestMalformedError, TokenInvalidError
-from broker.grants import CLAIMS, GrantTokens
+from broker.grants import CLAIMS, LEVEL, SURELY_SHORT, GrantTokens
 from broker.keys import KeyFolder, SigningKeys
 from broker.model import Agent, Level
 from tests.jose.forge import AGENT, BROKER, NOW, TOOL, GrantWorld, with_claim
@@ -93,6 +93,14 @@ class TestMint:
 
         with pytest.raises(RequestMalformedError):
             world.grants.check_length(grant)
+
+    def test_what_is_surely_short_fits(self, world):
+        """What is let pass unmeasured fits, whatever it is made of."""
+        marks = world.grant(purpose='"' * SURELY_SHORT)
+        many = {f"{n:04}": Level.MASKED for n in range(SURELY_SHORT // (4 + LEVEL))}
+
+        for grant in (marks, world.grant(levels=many)):
+            assert len(world.grants.mint(grant)) < jose.MAX_TOKEN_BYTES
 
     async def test_unusual_subjects(self, world):
         """A subject may hold what separates issuer and subject: it is cut at the first."""
