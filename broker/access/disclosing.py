@@ -33,9 +33,8 @@ BACKLOG = 4096
 """Most reads waiting; beyond it callers are refused, so a slow disk never fills our memory."""
 
 
-GATHER = 0.0007
-"""Seconds that a busy worker waits for more reads. Measured at 16 calls under way: the CPU of a read fell
-by a twentieth to a tenth; throughput and latency did not change beyond the spread of the runs."""
+GATHER = 0.003
+"""Seconds that a busy worker waits at most for more reads: see `Batch`, where it is measured."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,8 +43,8 @@ GROUP_LIMIT = 128
 BACKLOG = 4096
 """Most events waiting; beyond it callers are refused, so a slow disk never fills our memory."""
 
-GATHER = 0.0007
-"""Seconds that a busy ledger waits for more events: see `Batch`; measured in access/disclosing.py."""
+GATHER = 0.003
+"""Seconds that a busy ledger waits at most for more events: see `Batch`."""
 
 READ_BACK_TRIES = 3
 """How often a broken commit is looked up before its callers hear UNAVAILABLE."""

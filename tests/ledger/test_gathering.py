@@ -1,4 +1,4 @@
-"""A busy batch waits for half of those who were here lately; nobody waits alone, and nobody for ever."""
+"""A busy batch waits for most of those who were here lately; nobody waits alone, and nobody for ever."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ async def test_one_caller_never_waits():
     assert flushes.sizes == [1] * 5
 
 
-async def test_half_of_the_crowd_is_enough():
-    """Four were here: the first to come back waits for a second one, and for no third."""
+async def test_most_of_the_crowd_is_enough():
+    """Four were here: who comes back waits for a second one, and for no third."""
     flushes = Flushes(FOR_EVER)
     async with asyncio.timeout(SOON):
         await flushes.together(4)
