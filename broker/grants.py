@@ -31,9 +31,8 @@ DETAIL_TYPE: Final = "broker_record_read"
 LONGEST = 3600.0
 """Seconds; no setting allows a longer grant, so no longer token is ours."""
 
-SURELY_SHORT: Final = 2048
-"""Printable ASCII characters that fit a token beside its names, numbers, header and signature, even if each
-is a quotation mark: two in JSON, and a third more in base64."""
+FRAME: Final = 1024
+"""Characters of a token beside its texts, at most: names, numbers, header, signature."""
 
 LEVEL: Final = 12
 """Characters that a field's level takes, with all that is around it."""
@@ -132,8 +131,9 @@ class GrantTokens:
             grant.tool_thumbprint, grant.ticket_id, grant.purpose, grant.policy_version, *grant.levels,
         ))  # fmt: skip
         # Most are far below: to encode every grant's claims twice would be a fifth of its time in here.
-        longest = len(said) + LEVEL * len(grant.levels)
-        if longest <= SURELY_SHORT and said.isascii() and said.isprintable():
+        # A printable character is two in JSON at most, as quotation marks are, and a third more in base64.
+        longest = (len(said) + LEVEL * len(grant.levels)) * 8 // 3 + FRAME
+        if longest <= jose.MAX_TOKEN_BYTES and said.isascii() and said.isprintable():
             return
         if compact_length(HEADER, self._claims(grant)) > jose.MAX_TOKEN_BYTES:
             raise RequestMalformedError(field="fields", cause="grant token would be too long")

@@ -162,10 +162,9 @@ class GrantCreation:
                 )
             # (5)
             with trace.step(telemetry.SIGN):
-                fields = (
-                    decision.fields if verdict.row["grant_id"] == grant_id else said(verdict.row["answer"])
-                )
-                return self._answer(caller, request, audience, decided.roles, fields, verdict.row)
+                row = verdict.row
+                fields = decision.fields if row["grant_id"] == grant_id else said(row["answer"])
+                return self._answer(caller, request, audience, decided.roles, fields, row)
         raise PolicyUnavailableError(cause="facts or policy kept changing")
 
     async def _resolve(self, caller: Caller, request: GrantRequest, trace: CompactTrace) -> Basis:

@@ -35,9 +35,7 @@ class Draft:
     reason: str
     base: int  # the version that it is meant to follow; 0: whichever is active
     restores: int | None = None  # the version whose content it is
-    replaces_tests: bool = (
-        False  # the active version's tests may fail; what holds of them stays, or it widens
-    )
+    replaces_tests: bool = False  # tests in force may fail; what holds of them stays, or it widens
     alone: bool = False  # publish at once, where it only narrows
 
 
