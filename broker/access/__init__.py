@@ -18,7 +18,8 @@ Invariants:
   the append compares it, and a denial is never told by it.
 
 Files: `creating.py` and `reading.py` tell the two columns, `ground.py` what they share, `refusals.py`
-how a "no" gets on record, `opened.py` what a worker remembers between reads.
+how a "no" gets on record, `opened.py` what a worker remembers between reads, `prepared.py` decisions
+that many grants share.
 """
 
 from broker.access.creating import GrantCreation

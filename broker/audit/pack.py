@@ -142,7 +142,7 @@ async def pack_parts(
     """
     await catch_up(pool, progress)
     written = _Written()
-    with zipfile.ZipFile(written, "w") as file:  # type: ignore[call-overload]  # it only writes
+    with zipfile.ZipFile(written, "w") as file:
         packing = _Packing(_Archive(file), selection, keys, storage, progress)
         async with aclosing(packing.steps(pool, now)) as steps:
             async for _ in steps:
@@ -306,6 +306,9 @@ class _Written:
 
     def flush(self) -> None:
         """Is what the archive asks for."""
+
+    def close(self) -> None:
+        """Is what its type asks for; what is left is taken away behind the archive's end."""
 
     def parts(self, *, rest: bool = False) -> Iterator[bytes]:
         """Takes away whole parts, and at the end the rest."""

@@ -34,6 +34,9 @@ MAX_CERTIFICATE_BYTES = 16 * 1024
 MAX_REMEMBERED = 1024
 """Certificates remembered; there are dozens of tools, and each has one or two."""
 
+LONGEST_SPIFFE_ID = 2048
+"""Bytes (SPIFFE-ID, 2.3)."""
+
 RSA_BITS = range(2048, 8193)
 """Accepted RSA sizes; gRPC itself takes RSA-1024."""
 
@@ -225,7 +228,7 @@ class ToolVerifier:
     def _spiffe_id(self, uri: str) -> str:
         """Accepts one spelling of an id of our trust domain (SPIFFE-ID, 2): no port, user or escape."""
         path = uri.removeprefix(self._prefix)
-        if path == uri or len(uri) > 2048 or not _PATH.fullmatch(path):  # noqa: PLR2004 - SPIFFE-ID, 2.3
+        if path == uri or len(uri) > LONGEST_SPIFFE_ID or not _PATH.fullmatch(path):
             raise ToolIdentityError(cause="URI name is not a SPIFFE id of our trust domain")
         return uri
 

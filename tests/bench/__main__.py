@@ -1,6 +1,6 @@
 """All benchmarks of a run, as tables and as JSON.
 
-    python -m tests.bench                   everything, some ten minutes
+    python -m tests.bench                   everything, a quarter of an hour
     python -m tests.bench --quick           under a minute
     python -m tests.bench --only reads      one part: reads, decision, replay, scale, compare, exposure,
                                             attribution, propagation, events

@@ -88,13 +88,25 @@ class TestMint:
         [
             {"agent": Agent("https://id.example", "auth0|\u00e9|x")},
             {"agent": Agent("https://id.example", "auth0|x")},
+            {"agent": Agent("https://id.example", "\u00e9" * 255)},
+            {"purpose": "\x01" * 1500},
             {"purpose": '"' * 1500},
             {"purpose": "\\" * 3000},
             {"levels": {f"{n:02}": Level.MASKED for n in range(64)}},
             {"levels": {f"k.{'f' * 60}{n:02}": Level.CLEAR for n in range(64)}},
             {"ticket_id": "T"},
         ],
-        ids=["not ASCII", "ASCII", "quotation marks", "backslashes", "levels", "names", "little"],
+        ids=[
+            "not ASCII",
+            "ASCII",
+            "much not ASCII",
+            "control characters",
+            "quotation marks",
+            "backslashes",
+            "levels",
+            "names",
+            "little",
+        ],
     )
     def test_length_is_exact(self, world, monkeypatch, unusual):
         """What is told before a grant is made is what its token then takes, to the byte."""
