@@ -29,7 +29,7 @@ class Form(StrEnum):
 
 
 def check(
-    administrator: named.Finding,
+    administrator: named.WhoAsks,
     policy_name: named.Draft,
     form: Annotated[
         Form, typer.Option("--format", help="For people, for programs, or SARIF 2.1.0 for code-review tools.")
@@ -73,7 +73,7 @@ def check(
 
 
 def _check(
-    name: str, administrator: named.Finding, today: date
+    name: str, administrator: named.WhoAsks, today: date
 ) -> tuple[LintReport, tuple[PolicyFiles, Policy] | None]:
     """Lints, and holds files without an error against Casbin."""
     from broker.errors import PolicyInvalidError

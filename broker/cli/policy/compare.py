@@ -44,7 +44,7 @@ Named = Annotated[
 
 
 def compare(
-    administrator: named.Finding,
+    administrator: named.WhoAsks,
     old: Named,
     new: Named,
     fail_on: Annotated[

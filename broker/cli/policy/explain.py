@@ -25,7 +25,7 @@ HEADS = {
 
 
 def explain(
-    administrator: named.Finding,
+    administrator: named.WhoAsks,
     policy_name: named.Draft,
     roles: Annotated[
         str, typer.Option("--roles", help="The agent's role, or roles: tier1+billing; '' for none.")
@@ -78,7 +78,7 @@ def explain(
 
 
 def who_can(
-    administrator: named.Finding,
+    administrator: named.WhoAsks,
     policy_name: named.Draft,
     field: Annotated[str, typer.Argument(metavar="FIELD", help="A field, as customer.phone.")],
     level: Annotated[Level | None, typer.Option("--level", help="Only at this level, or more.")] = None,

@@ -30,7 +30,7 @@ class Form(StrEnum):
 
 
 def matrix(
-    administrator: named.Finding,
+    administrator: named.WhoAsks,
     policy_name: named.Draft,
     roles: Annotated[
         list[str] | None,

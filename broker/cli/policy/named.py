@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from broker.client import PolicyClient, PolicyText
     from broker.policy import PolicyFiles
 
-Finding = Callable[[], Administrator]
+WhoAsks = Callable[[], Administrator]
 """Finds who asks; only done where the broker is asked."""
 
 Draft = Annotated[
@@ -65,7 +65,7 @@ def text(name: str, *, tests: bool = False) -> PolicyText | None:
     return PolicyText(PolicyFiles.from_directory(path).texts, read_test_files(path) if tests else {})
 
 
-def texts(names: Sequence[str], administrator: Finding, *, tests: bool = False) -> dict[str, PolicyText]:
+def texts(names: Sequence[str], administrator: WhoAsks, *, tests: bool = False) -> dict[str, PolicyText]:
     """Reads folders, with their tests where these are wanted, then what the broker keeps, over one channel.
 
     Raises:
@@ -85,7 +85,7 @@ def texts(names: Sequence[str], administrator: Finding, *, tests: bool = False) 
     return found | run(administrator(), PolicyClient, ask)
 
 
-def files(name: str, administrator: Finding) -> PolicyFiles:
+def files(name: str, administrator: WhoAsks) -> PolicyFiles:
     """Gives the five files of a policy; raises as `texts` does."""
     from broker.policy import PolicyFiles
 

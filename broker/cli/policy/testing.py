@@ -19,7 +19,7 @@ FAILED = 1
 
 
 def run_tests(
-    administrator: named.Finding,
+    administrator: named.WhoAsks,
     policy_name: Annotated[
         str,
         typer.Argument(
